@@ -1,0 +1,1 @@
+//! The embedded in-memory backend of derp-kv.

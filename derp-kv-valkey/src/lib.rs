@@ -1,0 +1,1 @@
+//! The Valkey backend of derp-kv.
