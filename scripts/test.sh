@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs all of them, on real servers of Valkey 8 and Valkey 9.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+servers=$(scripts/install-valkey.sh)
+eval "$servers"
+export VALKEY_SERVER
+
+echo "== all tests, with $("$VALKEY_SERVER" --version)"
+cargo test --locked --workspace
+
+echo "== the tests on a server again, with $("$VALKEY_9_SERVER" --version)"
+VALKEY_SERVER=$VALKEY_9_SERVER scripts/test-on-server.sh
