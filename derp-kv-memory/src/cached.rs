@@ -1,0 +1,105 @@
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use bytes::Bytes;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+
+use crate::clock::Deadline;
+
+/// moka counts the writes of an entry in 16 bits; an entry written more often can no longer be
+/// evicted. Before that it is taken out and put in anew.
+const WRITES_BEFORE_RENEWAL: u16 = 60_000;
+
+/// Above this, eviction must not wait until moka's own batch of 64 writes is full.
+const LARGE_VALUE: usize = 4 * 1024;
+
+/// What moka keeps for an entry beside its key and value.
+const CACHED_OVERHEAD: usize = 400;
+
+#[derive(Clone, Debug)]
+pub(crate) struct CachedValue {
+    pub(crate) value: Bytes,
+    pub(crate) deadline: Option<Deadline>,
+    writes: u16,
+}
+
+/// The region of values that may be evicted. Callers hold the lock of the key's shard for every
+/// call but the scan's; moka's own operations on one key are not ordered with each other.
+pub(crate) struct Cached {
+    entries: Cache<Bytes, CachedValue>,
+    scans: Mutex<Vec<Weak<ScanLog>>>,
+}
+
+/// Keys that were taken out and put in anew while a scan ran, which may have missed them.
+pub(crate) type ScanLog = Mutex<Vec<Bytes>>;
+
+impl Cached {
+    pub(crate) fn new(max_bytes: u64) -> Self {
+        let entries = Cache::builder()
+            .max_capacity(max_bytes)
+            .weigher(|key: &Bytes, entry: &CachedValue| {
+                u32::try_from(cached_size(key, &entry.value)).unwrap_or(u32::MAX)
+            })
+            // The default policy may refuse a new entry in favour of an old one.
+            .eviction_policy(EvictionPolicy::lru())
+            .build();
+        Self { entries, scans: Mutex::default() }
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Option<CachedValue> {
+        self.entries.get(key)
+    }
+
+    pub(crate) fn put(&self, key: &[u8], value: Bytes, deadline: Option<Deadline>) {
+        let large = value.len() > LARGE_VALUE;
+        let mut writes = 0;
+        if let Some(old) = self.entries.get(key) {
+            writes = old.writes + 1;
+            if writes >= WRITES_BEFORE_RENEWAL {
+                self.tell_scans(key);
+                self.entries.invalidate(key);
+                writes = 0;
+            }
+        }
+        self.entries.insert(Bytes::copy_from_slice(key), CachedValue { value, deadline, writes });
+        if large {
+            self.entries.run_pending_tasks();
+        }
+    }
+
+    pub(crate) fn remove(&self, key: &[u8]) {
+        self.entries.invalidate(key);
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Bytes, CachedValue)> + Send + '_ {
+        self.entries.iter().map(|(key, entry)| (Bytes::clone(&key), entry))
+    }
+
+    /// A log that is told of renewed keys for as long as the caller keeps it.
+    pub(crate) fn watch_renewals(&self) -> Arc<ScanLog> {
+        let log = Arc::new(ScanLog::default());
+        let mut scans = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
+        scans.retain(|scan| scan.strong_count() > 0);
+        scans.push(Arc::downgrade(&log));
+        log
+    }
+
+    fn tell_scans(&self, key: &[u8]) {
+        let scans = self.scans.lock().unwrap_or_else(PoisonError::into_inner);
+        for log in scans.iter().filter_map(Weak::upgrade) {
+            let mut keys = log.lock().unwrap_or_else(PoisonError::into_inner);
+            keys.push(Bytes::copy_from_slice(key));
+        }
+    }
+}
+
+impl fmt::Debug for Cached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cached").field("entries", &self.entries.entry_count()).finish()
+    }
+}
+
+pub(crate) fn cached_size(key: &[u8], value: &[u8]) -> usize {
+    key.len() + value.len() + CACHED_OVERHEAD
+}

@@ -1,0 +1,91 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use derp_kv_core::Ttl;
+use tokio::time::Instant;
+
+/// A clock that stands still until it is told otherwise.
+///
+/// It does for tests on a multi-thread runtime, where tokio's clock cannot be paused, what
+/// `tokio::time::advance` does on a single thread. Clones are the same clock.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use derp_kv_core::KvStore;
+/// use derp_kv_memory::{ManualClock, MemoryStore};
+///
+/// # #[tokio::main] async fn main() -> derp_kv_core::Result<()> {
+/// let clock = ManualClock::new();
+/// let kv = MemoryStore::builder().clock(clock.clone()).build();
+/// kv.set(b"k", b"v", Some(Duration::from_secs(60))).await?;
+/// clock.advance(Duration::from_secs(60));
+/// assert!(!kv.exists(b"k").await?);
+/// # Ok(()) }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct ManualClock {
+    nanos: Arc<AtomicU64>,
+}
+
+impl ManualClock {
+    /// A clock at its beginning.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Moves the clock forward.
+    pub fn advance(&self, by: Duration) {
+        let by = nanos(by);
+        let step = |now: u64| Some(now.saturating_add(by));
+        // The closure never refuses.
+        let _ = self.nanos.fetch_update(Ordering::SeqCst, Ordering::SeqCst, step);
+    }
+}
+
+/// Where deadlines come from, as nanoseconds since the store was made.
+#[derive(Debug)]
+pub(crate) enum Clock {
+    Tokio { origin: Instant },
+    Manual(ManualClock),
+}
+
+impl Clock {
+    pub(crate) fn tokio() -> Self {
+        Self::Tokio { origin: Instant::now() }
+    }
+
+    pub(crate) fn now(&self) -> u64 {
+        match self {
+            Self::Tokio { origin } => nanos(Instant::now().saturating_duration_since(*origin)),
+            Self::Manual(clock) => clock.nanos.load(Ordering::SeqCst),
+        }
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The moment at which an entry becomes absent. A niche keeps "never" free of charge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Deadline(std::num::NonZeroU64);
+
+impl Deadline {
+    pub(crate) fn after(now: u64, ttl: Ttl) -> Self {
+        let nanos = now.saturating_add(ttl.as_millis().saturating_mul(1_000_000));
+        Self(std::num::NonZeroU64::new(nanos).unwrap_or(std::num::NonZeroU64::MIN))
+    }
+
+    pub(crate) fn passed(self, now: u64) -> bool {
+        now >= self.0.get()
+    }
+
+    /// Whole milliseconds, rounded up: never zero before the deadline, never above the TTL.
+    pub(crate) fn remaining(self, now: u64) -> Duration {
+        Duration::from_millis(self.0.get().saturating_sub(now).div_ceil(1_000_000))
+    }
+}

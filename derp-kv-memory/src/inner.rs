@@ -1,0 +1,222 @@
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use derp_kv_core::{Error, ErrorKind, Flights, Result};
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use tokio::task::AbortHandle;
+
+use crate::builder::{MemoryBuilder, OnFull};
+use crate::cached::Cached;
+use crate::clock::Clock;
+use crate::shard::Shard;
+use crate::slot::{Seen, Slot};
+
+/// More shards make a scan's copies smaller and contention rarer; an empty store stays small.
+pub(crate) const SHARDS: usize = 256;
+
+/// Due deadlines that every write takes care of: more than the one it may add.
+const SWEEP_PER_WRITE: usize = 2;
+
+/// Due deadlines looked at before a write is refused, and while a shard's lock is held.
+pub(crate) const SWEEP_PER_STEP: usize = 256;
+
+/// What all handles on one store share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    shards: Box<[RwLock<Shard>]>,
+    hasher: RandomState,
+    pub(crate) clock: Clock,
+    pub(crate) cached: Option<Cached>,
+    pub(crate) max_bytes: Option<usize>,
+    pinned_bytes: AtomicUsize,
+    reclaim_cursor: AtomicUsize,
+    pub(crate) flights: Flights,
+    pub(crate) sweep_every: Option<Duration>,
+    pub(crate) sweeper: OnceLock<AbortHandle>,
+}
+
+impl Inner {
+    pub(crate) fn new(options: MemoryBuilder) -> Self {
+        let evicts = options.on_full == OnFull::EvictCached;
+        Self {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            hasher: RandomState::new(),
+            clock: options.clock.map_or_else(Clock::tokio, Clock::Manual),
+            cached: options.max_bytes.filter(|_| evicts).map(Cached::new),
+            max_bytes: options.max_bytes.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
+            pinned_bytes: AtomicUsize::new(0),
+            reclaim_cursor: AtomicUsize::new(0),
+            flights: Flights::new(),
+            sweep_every: options.sweep_every,
+            sweeper: OnceLock::new(),
+        }
+    }
+
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    pub(crate) fn shard_index(hash: u64) -> usize {
+        // The table inside the shard uses the lowest and the highest bits.
+        (hash >> 32) as usize % SHARDS
+    }
+
+    pub(crate) fn shard(&self, index: usize) -> &RwLock<Shard> {
+        &self.shards[index]
+    }
+
+    /// Looks at one key under its shard's read lock.
+    pub(crate) fn read<T>(&self, key: &[u8], f: impl FnOnce(Seen<'_>) -> T) -> Option<T> {
+        let hash = self.hash(key);
+        let shard = self.shard(Self::shard_index(hash)).read();
+        self.look(&shard, hash, key, f)
+    }
+
+    /// [`read`](Self::read) for callers that hold the lock.
+    pub(crate) fn look<T>(
+        &self,
+        shard: &Shard,
+        hash: u64,
+        key: &[u8],
+        f: impl FnOnce(Seen<'_>) -> T,
+    ) -> Option<T> {
+        let now = || self.clock.now();
+        if let Some(record) = shard.find(hash, key) {
+            return Seen::live(&record.value, record.deadline, now).map(f);
+        }
+        let entry = self.cached.as_ref()?.get(key)?;
+        Seen::live(&entry.value, entry.deadline, now).map(f)
+    }
+
+    /// Works on one key under its shard's write lock. Where there is no room, expired records are
+    /// swept and `f` runs a second time, so it must not have written before it fails.
+    pub(crate) fn update<T>(
+        &self,
+        key: &[u8],
+        mut f: impl FnMut(&mut Slot<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let hash = self.hash(key);
+        let mut attempt = || {
+            let mut shard = self.shard(Self::shard_index(hash)).write();
+            // Read inside the lock: an older time would apply to a newer value.
+            let now = self.clock.now();
+            self.sweep_some(&mut shard, now, SWEEP_PER_WRITE);
+            f(&mut Slot::new(self, &mut shard, hash, key, now))
+        };
+        match attempt() {
+            Err(error) if error.kind() == ErrorKind::Full && self.reclaim_step() => attempt(),
+            result => result,
+        }
+    }
+
+    /// Works on many keys, under the write locks of all their shards.
+    pub(crate) fn update_many<T>(
+        &self,
+        hashes: &[u64],
+        mut f: impl FnMut(&mut LockedShards<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let mut attempt = || {
+            let indices = Self::shard_indices(hashes);
+            let mut guards: Vec<_> =
+                indices.iter().map(|&index| self.shard(index).write()).collect();
+            let now = self.clock.now();
+            for guard in &mut guards {
+                self.sweep_some(guard, now, SWEEP_PER_WRITE);
+            }
+            f(&mut LockedShards { inner: self, indices, guards, now })
+        };
+        match attempt() {
+            Err(error) if error.kind() == ErrorKind::Full && self.reclaim_step() => attempt(),
+            result => result,
+        }
+    }
+
+    /// The read locks of the shards of `hashes`, with their indices in ascending order.
+    pub(crate) fn read_many(
+        &self,
+        hashes: &[u64],
+    ) -> (Vec<usize>, Vec<RwLockReadGuard<'_, Shard>>) {
+        let indices = Self::shard_indices(hashes);
+        let guards = indices.iter().map(|&index| self.shard(index).read()).collect();
+        (indices, guards)
+    }
+
+    /// In ascending order and without repeats: the order in which several locks may be taken.
+    fn shard_indices(hashes: &[u64]) -> Vec<usize> {
+        let mut indices: Vec<_> = hashes.iter().map(|&hash| Self::shard_index(hash)).collect();
+        indices.sort_unstable();
+        indices.dedup();
+        indices
+    }
+
+    /// Counts bytes that pinned records are about to grow by.
+    pub(crate) fn reserve(&self, growth: usize) -> Result<()> {
+        let max = self.max_bytes.unwrap_or(usize::MAX);
+        let add = |used: usize| used.checked_add(growth).filter(|&sum| growth == 0 || sum <= max);
+        match self.pinned_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Error::new(ErrorKind::Full, "the store's memory bound is reached")),
+        }
+    }
+
+    pub(crate) fn release(&self, shrink: usize) {
+        self.pinned_bytes.fetch_sub(shrink, Ordering::Relaxed);
+    }
+
+    pub(crate) fn pinned_bytes(&self) -> usize {
+        self.pinned_bytes.load(Ordering::Relaxed)
+    }
+
+    fn sweep_some(&self, shard: &mut Shard, now: u64, budget: usize) -> usize {
+        let (taken, freed) = shard.sweep(now, budget);
+        self.release(freed);
+        taken
+    }
+
+    /// Sweeps shard after shard until a step's budget is used or all were visited; tells whether
+    /// anything was due.
+    fn reclaim_step(&self) -> bool {
+        let mut taken = 0;
+        for _ in 0..SHARDS {
+            let index = self.reclaim_cursor.fetch_add(1, Ordering::Relaxed) % SHARDS;
+            taken += self.sweep_shard(index, SWEEP_PER_STEP - taken);
+            if taken >= SWEEP_PER_STEP {
+                break;
+            }
+        }
+        taken > 0
+    }
+
+    /// Looks at no more than `budget` due deadlines of one shard and returns how many there were.
+    pub(crate) fn sweep_shard(&self, index: usize, budget: usize) -> usize {
+        let mut shard = self.shard(index).write();
+        let now = self.clock.now();
+        self.sweep_some(&mut shard, now, budget)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(sweeper) = self.sweeper.get() {
+            sweeper.abort();
+        }
+    }
+}
+
+/// The shards of a batch, locked in index order.
+pub(crate) struct LockedShards<'a> {
+    inner: &'a Inner,
+    indices: Vec<usize>,
+    guards: Vec<RwLockWriteGuard<'a, Shard>>,
+    now: u64,
+}
+
+impl LockedShards<'_> {
+    /// The slot of `key`, whose hash was among those that were locked.
+    pub(crate) fn slot<'b>(&'b mut self, hash: u64, key: &'b [u8]) -> Slot<'b> {
+        let index = self.indices.partition_point(|&index| index < Inner::shard_index(hash));
+        Slot::new(self.inner, &mut self.guards[index], hash, key, self.now)
+    }
+}

@@ -1,0 +1,161 @@
+use bytes::Bytes;
+use derp_kv_core::{Error, ErrorKind, Expiry, Result};
+
+use crate::cached::cached_size;
+use crate::clock::Deadline;
+use crate::inner::Inner;
+use crate::shard::{Shard, record_size};
+
+/// A live value and its deadline.
+pub(crate) struct Seen<'a> {
+    pub(crate) value: &'a Bytes,
+    pub(crate) deadline: Option<Deadline>,
+    now: u64,
+}
+
+impl<'a> Seen<'a> {
+    /// `None` where the deadline has passed. The clock is read only where there is one.
+    pub(crate) fn live(
+        value: &'a Bytes,
+        deadline: Option<Deadline>,
+        now: impl FnOnce() -> u64,
+    ) -> Option<Self> {
+        let now = deadline.map_or(0, |_| now());
+        let passed = deadline.is_some_and(|deadline| deadline.passed(now));
+        (!passed).then_some(Self { value, deadline, now })
+    }
+
+    pub(crate) fn expiry(&self) -> Expiry {
+        expiry(self.deadline, self.now)
+    }
+}
+
+pub(crate) fn expiry(deadline: Option<Deadline>, now: u64) -> Expiry {
+    deadline.map_or(Expiry::Never, |deadline| Expiry::In(deadline.remaining(now)))
+}
+
+/// One key under its shard's write lock.
+pub(crate) struct Slot<'a> {
+    inner: &'a Inner,
+    shard: &'a mut Shard,
+    hash: u64,
+    key: &'a [u8],
+    pub(crate) now: u64,
+}
+
+impl<'a> Slot<'a> {
+    pub(crate) fn new(
+        inner: &'a Inner,
+        shard: &'a mut Shard,
+        hash: u64,
+        key: &'a [u8],
+        now: u64,
+    ) -> Self {
+        Self { inner, shard, hash, key, now }
+    }
+
+    pub(crate) fn look<T>(&self, f: impl FnOnce(Seen<'_>) -> T) -> Option<T> {
+        self.inner.look(self.shard, self.hash, self.key, f)
+    }
+
+    pub(crate) fn is_live(&self) -> bool {
+        self.look(|_| ()).is_some()
+    }
+
+    pub(crate) fn holds(&self, expected: &[u8]) -> bool {
+        self.look(|seen| *seen.value == *expected).unwrap_or(false)
+    }
+
+    /// Writes a value that may be evicted, unless the key is pinned and live: then it stays so.
+    pub(crate) fn write_cached(&mut self, value: &[u8], deadline: Option<Deadline>) -> Result<()> {
+        let growth = self.cached_growth(value)?;
+        self.inner.reserve(growth)?;
+        self.write_cached_reserved(value, deadline);
+        Ok(())
+    }
+
+    /// The bytes to reserve before [`write_cached_reserved`](Self::write_cached_reserved).
+    pub(crate) fn cached_growth(&self, value: &[u8]) -> Result<usize> {
+        if self.goes_to_cache() {
+            let max = self.inner.max_bytes.unwrap_or(usize::MAX);
+            if cached_size(self.key, value) > max {
+                return Err(Error::new(
+                    ErrorKind::Full,
+                    "the value is larger than the store's memory bound",
+                ));
+            }
+            return Ok(0);
+        }
+        Ok(self.pinned_growth(value))
+    }
+
+    pub(crate) fn write_cached_reserved(&mut self, value: &[u8], deadline: Option<Deadline>) {
+        match &self.inner.cached {
+            Some(cached) if self.goes_to_cache() => {
+                // What is pinned under this key has expired.
+                if let Some(expired) = self.shard.remove(self.hash, self.key) {
+                    self.inner.release(expired.size());
+                }
+                cached.put(self.key, Bytes::copy_from_slice(value), deadline);
+                self.shard.waiters.wake(self.hash);
+            }
+            _ => self.put_pinned(Bytes::copy_from_slice(value), deadline),
+        }
+    }
+
+    /// Writes a record that is never evicted.
+    pub(crate) fn write_pinned(&mut self, value: &[u8], deadline: Option<Deadline>) -> Result<()> {
+        self.inner.reserve(self.pinned_growth(value))?;
+        self.put_pinned(Bytes::copy_from_slice(value), deadline);
+        Ok(())
+    }
+
+    /// Gives a live key another deadline, in the region where it is.
+    pub(crate) fn redate(&mut self, deadline: Option<Deadline>) {
+        let Some(value) = self.look(|seen| seen.value.clone()) else { return };
+        match &self.inner.cached {
+            Some(cached) if self.goes_to_cache() => {
+                cached.put(self.key, value, deadline);
+                self.shard.waiters.wake(self.hash);
+            }
+            _ => self.put_pinned(value, deadline),
+        }
+    }
+
+    /// Removes the key and tells whether it was live.
+    pub(crate) fn remove(&mut self) -> bool {
+        let live = self.is_live();
+        if let Some(record) = self.shard.remove(self.hash, self.key) {
+            self.inner.release(record.size());
+        } else if let Some(cached) = &self.inner.cached {
+            cached.remove(self.key);
+        }
+        if live {
+            self.shard.waiters.wake(self.hash);
+        }
+        live
+    }
+
+    fn goes_to_cache(&self) -> bool {
+        let pinned = |record: &crate::shard::Record| {
+            !record.deadline.is_some_and(|deadline| deadline.passed(self.now))
+        };
+        self.inner.cached.is_some() && !self.shard.find(self.hash, self.key).is_some_and(pinned)
+    }
+
+    fn pinned_growth(&self, value: &[u8]) -> usize {
+        let old = self.shard.find(self.hash, self.key).map_or(0, crate::shard::Record::size);
+        record_size(self.key, value).saturating_sub(old)
+    }
+
+    fn put_pinned(&mut self, value: Bytes, deadline: Option<Deadline>) {
+        let size = record_size(self.key, &value);
+        let rehash = |key: &[u8]| self.inner.hash(key);
+        let replaced = self.shard.put(self.hash, self.key, value, deadline, rehash);
+        self.inner.release(replaced.saturating_sub(size));
+        if let Some(cached) = self.inner.cached.as_ref().filter(|_| replaced == 0) {
+            cached.remove(self.key);
+        }
+        self.shard.waiters.wake(self.hash);
+    }
+}

@@ -1,0 +1,237 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use derp_kv_core::{Counter, Expiry, Flights, KvStore, Result, Ttl};
+use futures_core::stream::BoxStream;
+
+use crate::builder::MemoryBuilder;
+use crate::clock::Deadline;
+use crate::inner::Inner;
+use crate::slot::{Seen, expiry};
+use crate::{scan, sweep};
+
+/// A store in this process's memory.
+///
+/// Clones are handles on the same data, and the last one to go frees it. Batches are atomic
+/// here, which the trait does not ask for; a [`scan`](KvStore::scan) yields each key once and
+/// locks one shard at a time.
+///
+/// # Examples
+///
+/// ```
+/// use derp_kv_core::KvStore;
+/// use derp_kv_memory::MemoryStore;
+///
+/// # #[tokio::main] async fn main() -> derp_kv_core::Result<()> {
+/// let kv = MemoryStore::new();
+/// let other = kv.clone();
+/// kv.set(b"k", b"v", None).await?;
+/// assert_eq!(other.get(b"k").await?.as_deref(), Some(&b"v"[..]));
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct MemoryStore {
+    inner: Arc<Inner>,
+}
+
+impl MemoryStore {
+    /// An empty store without a bound: nothing is ever evicted or refused.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// Options for a store with a bound, a clock of its own or a background sweep.
+    pub fn builder() -> MemoryBuilder {
+        MemoryBuilder::default()
+    }
+
+    pub(crate) fn from_options(options: MemoryBuilder) -> Self {
+        Self { inner: Arc::new(Inner::new(options)) }
+    }
+
+    /// The bytes that pinned records take, by estimate: everything but evictable values. Records
+    /// that have expired count until their memory is given back.
+    #[must_use]
+    pub fn pinned_bytes(&self) -> usize {
+        self.inner.pinned_bytes()
+    }
+
+    fn writing(&self) -> &Inner {
+        sweep::ensure(&self.inner);
+        &self.inner
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore")
+            .field("max_bytes", &self.inner.max_bytes)
+            .field("evicts", &self.inner.cached.is_some())
+            .field("pinned_bytes", &self.pinned_bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+fn deadline(now: u64, ttl: Option<Ttl>) -> Option<Deadline> {
+    ttl.map(|ttl| Deadline::after(now, ttl))
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl KvStore for MemoryStore {
+    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        Ok(self.inner.read(key, |seen| seen.value.clone()))
+    }
+
+    async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
+        Ok(self.inner.read(key, |seen| (seen.value.clone(), seen.expiry())))
+    }
+
+    async fn exists(&self, key: &[u8]) -> Result<bool> {
+        Ok(self.inner.read(key, |_| ()).is_some())
+    }
+
+    async fn ttl(&self, key: &[u8]) -> Result<Option<Expiry>> {
+        Ok(self.inner.read(key, |seen| seen.expiry()))
+    }
+
+    async fn mget(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
+        let hashes: Vec<_> = keys.iter().map(|key| self.inner.hash(key)).collect();
+        let (indices, guards) = self.inner.read_many(&hashes);
+        let get = |(key, &hash): (&&[u8], &u64)| {
+            let at = indices.partition_point(|&index| index < Inner::shard_index(hash));
+            self.inner.look(&guards[at], hash, key, |seen| seen.value.clone())
+        };
+        Ok(keys.iter().zip(&hashes).map(get).collect())
+    }
+
+    fn scan(&self, prefix: &[u8]) -> BoxStream<'_, Result<Bytes>> {
+        scan::scan(&self.inner, prefix)
+    }
+
+    async fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
+        let ttl = Ttl::optional(ttl).map_err(|error| error.with_operation("set"))?;
+        self.writing()
+            .update(key, |slot| slot.write_cached(value, deadline(slot.now, ttl)))
+            .map_err(|error| error.with_operation("set"))
+    }
+
+    async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
+        let named = |error: derp_kv_core::Error| error.with_operation("mset");
+        let ttl = Ttl::optional(ttl).map_err(named)?;
+        let hashes: Vec<_> = items.iter().map(|(key, _)| self.inner.hash(key)).collect();
+        let write = |shards: &mut crate::inner::LockedShards<'_>| {
+            // Room for all of them is made sure of first: the batch is written whole or not.
+            let mut growth = 0_usize;
+            for ((key, value), &hash) in items.iter().zip(&hashes) {
+                growth = growth.saturating_add(shards.slot(hash, key).cached_growth(value)?);
+            }
+            self.inner.reserve(growth)?;
+            let mut used = 0;
+            for ((key, value), &hash) in items.iter().zip(&hashes) {
+                let mut slot = shards.slot(hash, key);
+                used += slot.cached_growth(value).unwrap_or(0);
+                slot.write_cached_reserved(value, deadline(slot.now, ttl));
+            }
+            // A key named twice was reserved for twice.
+            self.inner.release(growth.saturating_sub(used));
+            Ok(())
+        };
+        self.writing().update_many(&hashes, write).map_err(named)
+    }
+
+    async fn delete(&self, key: &[u8]) -> Result<bool> {
+        self.writing().update(key, |slot| Ok(slot.remove()))
+    }
+
+    async fn delete_many(&self, keys: &[&[u8]]) -> Result<u64> {
+        let hashes: Vec<_> = keys.iter().map(|key| self.inner.hash(key)).collect();
+        self.writing().update_many(&hashes, |shards| {
+            let mut removed = 0;
+            for (key, &hash) in keys.iter().zip(&hashes) {
+                removed += u64::from(shards.slot(hash, key).remove());
+            }
+            Ok(removed)
+        })
+    }
+
+    async fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
+        let ttl = Ttl::new(ttl).map_err(|error| error.with_operation("expire"))?;
+        self.writing().update(key, |slot| {
+            let live = slot.is_live();
+            if live {
+                slot.redate(Some(Deadline::after(slot.now, ttl)));
+            }
+            Ok(live)
+        })
+    }
+
+    async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {
+        let named = |error: derp_kv_core::Error| error.with_operation("set_nx");
+        let ttl = Ttl::optional(ttl).map_err(named)?;
+        let write = |slot: &mut crate::slot::Slot<'_>| {
+            if slot.is_live() {
+                return Ok(false);
+            }
+            slot.write_pinned(value, deadline(slot.now, ttl))?;
+            Ok(true)
+        };
+        self.writing().update(key, write).map_err(named)
+    }
+
+    async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
+        let named = |error: derp_kv_core::Error| error.with_operation("incr");
+        let ttl = Ttl::optional(ttl).map_err(named)?;
+        let count = |slot: &mut crate::slot::Slot<'_>| {
+            let read = |seen: Seen<'_>| (Counter::parse(seen.value), seen.deadline);
+            let (value, deadline) = match slot.look(read) {
+                Some((value, deadline)) => (Counter::add(value?, by)?, deadline),
+                None => (by, deadline(slot.now, ttl)),
+            };
+            slot.write_pinned(value.to_string().as_bytes(), deadline)?;
+            Ok(Counter { value, expiry: expiry(deadline, slot.now) })
+        };
+        self.writing().update(key, count).map_err(named)
+    }
+
+    async fn compare_and_set(
+        &self,
+        key: &[u8],
+        expected: &[u8],
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<bool> {
+        let named = |error: derp_kv_core::Error| error.with_operation("compare_and_set");
+        let ttl = Ttl::optional(ttl).map_err(named)?;
+        let swap = |slot: &mut crate::slot::Slot<'_>| {
+            if !slot.holds(expected) {
+                return Ok(false);
+            }
+            slot.write_pinned(value, deadline(slot.now, ttl))?;
+            Ok(true)
+        };
+        self.writing().update(key, swap).map_err(named)
+    }
+
+    async fn compare_and_delete(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
+        self.writing().update(key, |slot| Ok(slot.holds(expected) && slot.remove()))
+    }
+
+    async fn wait_for_change(&self, key: &[u8], seen: Option<&[u8]>, at_most: Duration) {
+        crate::wait::wait_for_change(&self.inner, key, seen, at_most).await;
+    }
+
+    fn flights(&self) -> Option<&Flights> {
+        Some(&self.inner.flights)
+    }
+}
