@@ -1,1 +1,30 @@
-//! The Valkey backend of derp-kv.
+//! The Valkey backend of derp-kv: [`ValkeyStore`], on one server or a cluster.
+
+mod address;
+mod backoff;
+mod batch;
+mod commands;
+mod config;
+mod dial;
+mod discovery;
+mod failure;
+mod glob;
+mod hello;
+mod link;
+mod ownership;
+mod reply;
+mod request;
+mod router;
+mod scan;
+mod script;
+mod slots;
+mod store;
+mod task;
+mod tls;
+mod topology;
+mod tracking;
+mod waiters;
+mod wire;
+
+pub use config::{Mode, ValkeyConfig};
+pub use store::ValkeyStore;

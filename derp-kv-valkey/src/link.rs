@@ -1,0 +1,239 @@
+//! The self-healing link to one node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::address::Address;
+use crate::backoff::Backoff;
+use crate::config::ValkeyConfig;
+use crate::failure::Failure;
+use crate::task::Task;
+use crate::wire::{Sent, Wire};
+
+/// A node, connected now or soon.
+///
+/// One task of its own connects, watches the connection, and connects again after whatever
+/// happened, so that any number of callers share one attempt and no failure is ever final. The
+/// task ends with the link.
+#[derive(Debug)]
+pub(crate) struct Link {
+    shared: Arc<Shared>,
+    _supervisor: Task,
+}
+
+#[derive(Debug)]
+struct Shared {
+    address: Address,
+    config: Arc<ValkeyConfig>,
+    state: watch::Sender<State>,
+    /// Bounds the requests under way, and with them the memory that a silent node can bind.
+    permits: Semaphore,
+    /// Asks for a fresh connection beside a healthy one.
+    renew: Notify,
+}
+
+#[derive(Debug)]
+enum State {
+    Connecting(Option<Failure>),
+    Live(Arc<Wire>),
+    /// It owes an answer and is silent: nothing more is sent until it speaks or is replaced.
+    Silent(Arc<Wire>),
+}
+
+impl Link {
+    /// A link that begins to connect at once.
+    pub(crate) fn new(address: Address, config: Arc<ValkeyConfig>) -> Arc<Self> {
+        Self::start(address, config, None)
+    }
+
+    /// A link over a connection that is there already.
+    pub(crate) fn over(address: Address, config: Arc<ValkeyConfig>, wire: Arc<Wire>) -> Arc<Self> {
+        Self::start(address, config, Some(wire))
+    }
+
+    fn start(address: Address, config: Arc<ValkeyConfig>, wire: Option<Arc<Wire>>) -> Arc<Self> {
+        let state = match &wire {
+            Some(wire) => State::Live(Arc::clone(wire)),
+            None => State::Connecting(None),
+        };
+        let shared = Arc::new(Shared {
+            permits: Semaphore::new(config.max_in_flight),
+            address,
+            config,
+            state: watch::Sender::new(state),
+            renew: Notify::new(),
+        });
+        let supervisor = Task::spawn(supervise(Arc::clone(&shared), wire));
+        Arc::new(Self { shared, _supervisor: supervisor })
+    }
+
+    pub(crate) fn address(&self) -> &Address {
+        &self.shared.address
+    }
+
+    /// Waits for a turn. The permit is held while the request is under way.
+    pub(crate) async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        match self.shared.permits.try_acquire() {
+            Ok(permit) => Some(permit),
+            // It is never closed.
+            Err(_) => self.shared.permits.acquire().await.ok(),
+        }
+    }
+
+    /// The connection, where there is a healthy one now.
+    pub(crate) fn live(&self) -> Option<Arc<Wire>> {
+        match &*self.shared.state.borrow() {
+            State::Live(wire) if wire.is_open() => Some(Arc::clone(wire)),
+            _ => None,
+        }
+    }
+
+    /// Waits for a healthy connection, for as long as it takes.
+    pub(crate) async fn wire(&self) -> Arc<Wire> {
+        let mut changes = self.shared.state.subscribe();
+        loop {
+            if let Some(wire) = self.live() {
+                return wire;
+            }
+            // The sender lives in `self`: this waits, it cannot fail.
+            let _ = changes.changed().await;
+        }
+    }
+
+    /// Why there is no connection now, where the last attempt has failed.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        match &*self.shared.state.borrow() {
+            State::Connecting(failure) => failure.clone(),
+            _ => None,
+        }
+    }
+
+    /// Asks for a fresh connection, for when the name may lead to another server now. What is
+    /// under way on the present one is finished there.
+    pub(crate) fn renew(&self) {
+        self.shared.renew.notify_one();
+    }
+
+    /// Gives up a node that is no longer in the cluster's map: where it is silent, what waits for
+    /// it is released.
+    pub(crate) fn retire(&self) {
+        if let State::Silent(wire) = &*self.shared.state.borrow() {
+            wire.kill();
+        }
+    }
+}
+
+async fn supervise(shared: Arc<Shared>, first: Option<Arc<Wire>>) {
+    let mut next = first;
+    loop {
+        let wire = match next.take() {
+            Some(wire) => wire,
+            None => shared.connect().await,
+        };
+        shared.state.send_replace(State::Live(Arc::clone(&wire)));
+        next = shared.watch(&wire).await;
+        if next.is_none() {
+            shared.state.send_replace(State::Connecting(None));
+        }
+    }
+}
+
+impl Shared {
+    /// Connects, however often that takes.
+    async fn connect(&self) -> Arc<Wire> {
+        let mut backoff = Backoff::up_to(Duration::from_millis(960));
+        loop {
+            match Wire::open(&self.address, &self.config).await {
+                Ok(wire) => return wire,
+                Err(failure) => {
+                    self.state.send_replace(State::Connecting(Some(failure)));
+                    backoff.sleep().await;
+                }
+            }
+        }
+    }
+
+    /// Returns when `wire` has served its time, with its successor where there is one.
+    async fn watch(&self, wire: &Arc<Wire>) -> Option<Arc<Wire>> {
+        // Twice per deadline and more: a dead connection is replaced in time for a retry.
+        let step = (self.config.op_timeout / 4)
+            .clamp(Duration::from_millis(10), Duration::from_millis(500));
+        let mut traffic = wire.traffic();
+        loop {
+            tokio::select! {
+                () = wire.closed() => return None,
+                () = self.renew.notified() => {
+                    // Callers go on with the present connection unless there is another.
+                    if let Ok(successor) = Wire::open(&self.address, &self.config).await {
+                        return Some(successor);
+                    }
+                }
+                () = sleep(step) => {}
+            }
+            let now = wire.traffic();
+            let silent = wire.expects_answer() && now == traffic;
+            if now != traffic {
+                wire.forget_abandoned();
+            }
+            traffic = now;
+            if silent {
+                self.state.send_replace(State::Silent(Arc::clone(wire)));
+                if let Some(successor) = self.doubt(wire, step).await {
+                    wire.kill();
+                    return successor;
+                }
+                self.state.send_replace(State::Live(Arc::clone(wire)));
+                traffic = wire.traffic();
+            }
+        }
+    }
+
+    /// Decides whether a silent connection is dead. `None`: it spoke again. Otherwise it is to be
+    /// replaced, by the successor where there is one.
+    ///
+    /// A hung server answers on no connection, so the old one is kept: its answers may still
+    /// come. A new connection that works while the old one stays silent proves the old one dead.
+    async fn doubt(&self, wire: &Arc<Wire>, step: Duration) -> Option<Option<Arc<Wire>>> {
+        let successor = async {
+            let mut backoff = Backoff::up_to(Duration::from_millis(960));
+            loop {
+                match Wire::open(&self.address, &self.config).await {
+                    // The old one gets as long again to answer: both may have been stuck.
+                    Ok(successor) => {
+                        sleep(step.min(Duration::from_millis(100))).await;
+                        return Some(successor);
+                    }
+                    Err(failure) if failure.is_refusal() => return None,
+                    Err(_) => backoff.sleep().await,
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            alive = probe(wire) => if alive { wire.forget_abandoned(); None } else { Some(None) },
+            () = wire.closed() => Some(None),
+            successor = successor => Some(successor),
+        }
+    }
+}
+
+/// Asks for an echo, and checks it: an answer that belongs to another request shows that the
+/// stream is out of step, which nothing but a new connection cures.
+async fn probe(wire: &Wire) -> bool {
+    let nonce = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8).to_string();
+    match wire.send(redis::cmd("PING").arg(&nonce)).await {
+        Sent::Reply(redis::Value::BulkString(echo)) => echo == nonce.as_bytes(),
+        _ => false,
+    }
+}
+
+/// Waits for a healthy connection for at most `at_most`.
+pub(crate) async fn wire_within(link: &Link, at_most: Duration) -> Option<Arc<Wire>> {
+    match link.live() {
+        Some(wire) => Some(wire),
+        None => timeout(at_most, link.wire()).await.ok(),
+    }
+}

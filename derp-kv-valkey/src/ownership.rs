@@ -1,0 +1,145 @@
+//! What a cluster node says about its own slots.
+
+use redis::Value;
+
+use crate::address::Address;
+use crate::slots::SLOTS;
+
+/// A set of slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SlotSet(Box<[u64]>);
+
+impl SlotSet {
+    pub(crate) fn none() -> Self {
+        Self(vec![0; SLOTS / 64].into())
+    }
+
+    pub(crate) fn all() -> Self {
+        Self(vec![u64::MAX; SLOTS / 64].into())
+    }
+
+    pub(crate) fn one(slot: u16) -> Self {
+        let mut set = Self::none();
+        set.insert(slot);
+        set
+    }
+
+    pub(crate) fn insert(&mut self, slot: u16) {
+        if let Some(word) = self.0.get_mut(usize::from(slot / 64)) {
+            *word |= 1 << (slot % 64);
+        }
+    }
+
+    pub(crate) fn contains(&self, slot: u16) -> bool {
+        self.0.get(usize::from(slot / 64)).is_some_and(|word| word >> (slot % 64) & 1 == 1)
+    }
+
+    pub(crate) fn first(&self) -> Option<u16> {
+        let (index, word) = self.0.iter().enumerate().find(|(_, word)| **word != 0)?;
+        Some((index * 64) as u16 + word.trailing_zeros() as u16)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first().is_none()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.0.fill(0);
+    }
+
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(left, right)| left & right).collect())
+    }
+
+    pub(crate) fn remove_all(&mut self, other: &Self) {
+        for (word, gone) in self.0.iter_mut().zip(&other.0) {
+            *word &= !gone;
+        }
+    }
+}
+
+/// The slots that a node serves as a primary, and those of them that are on their way elsewhere.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Ownership {
+    pub(crate) owned: SlotSet,
+    pub(crate) leaving: Vec<(u16, Address)>,
+}
+
+impl Ownership {
+    /// Reads what `node` says of itself in its answer to `CLUSTER NODES`.
+    pub(crate) fn parse(reply: &Value, node: &Address) -> Option<Self> {
+        let text = match reply {
+            Value::BulkString(bytes) => std::str::from_utf8(bytes).ok()?,
+            Value::VerbatimString { text, .. } => text,
+            _ => return None,
+        };
+        let lines = || text.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+        let address_of = |id: &str| {
+            let line = lines().find(|line| line.first() == Some(&id))?;
+            let place = line.get(1)?.split(['@', ',']).next()?;
+            Address::parse(place, node)
+        };
+        let myself = lines().find(|line| line.get(2).is_some_and(|flags| is_myself(flags)))?;
+        let mut ownership = Self { owned: SlotSet::none(), leaving: Vec::new() };
+        for range in myself.get(8..).unwrap_or_default() {
+            if let Some(open) = range.strip_prefix('[') {
+                // `[slot->-node]` is leaving, `[slot-<-node]` is arriving.
+                if let Some((slot, to)) = open.trim_end_matches(']').split_once("->-") {
+                    ownership.leaving.push((slot.parse().ok()?, address_of(to)?));
+                }
+                continue;
+            }
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            for slot in first.parse::<u16>().ok()?..=last.parse::<u16>().ok()? {
+                ownership.owned.insert(slot);
+            }
+        }
+        Some(ownership)
+    }
+}
+
+fn is_myself(flags: &str) -> bool {
+    flags.split(',').any(|flag| flag == "myself")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets() {
+        let mut set = SlotSet::all();
+        assert_eq!(set.first(), Some(0));
+        set.remove_all(&SlotSet::one(0));
+        assert_eq!(set.first(), Some(1));
+        assert!(set.contains(16383) && !set.contains(0));
+        assert_eq!(set.and(&SlotSet::one(16383)), SlotSet::one(16383));
+        set.clear();
+        assert!(set.is_empty());
+    }
+
+    #[test]
+    fn reads_its_own_line() {
+        let text = "\
+aaa 10.0.0.1:7000@17000 master - 0 1 1 connected 0-99\n\
+bbb :7001@17001,host.example myself,master - 0 1 2 connected 100-102 200 [101->-aaa] [7-<-aaa]\n\
+ccc 10.0.0.3:7002@17002 slave bbb 0 1 2 connected\n";
+        let reply = Value::BulkString(text.as_bytes().to_vec());
+        let ownership = Ownership::parse(&reply, &Address::new("here", 7001)).unwrap();
+        assert_eq!(ownership.leaving, [(101, Address::new("10.0.0.1", 7000))]);
+        let mut owned = SlotSet::none();
+        for slot in [100, 101, 102, 200] {
+            owned.insert(slot);
+        }
+        assert_eq!(ownership.owned, owned);
+    }
+
+    #[test]
+    fn a_replica_owns_nothing() {
+        let text = "bbb 10.0.0.2:7001@17001 myself,slave aaa 0 1 2 connected\n";
+        let reply = Value::BulkString(text.as_bytes().to_vec());
+        let ownership = Ownership::parse(&reply, &Address::new("h", 1)).unwrap();
+        assert!(ownership.owned.is_empty());
+        assert_eq!(Ownership::parse(&Value::Nil, &Address::new("h", 1)), None);
+    }
+}

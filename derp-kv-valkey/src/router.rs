@@ -1,0 +1,261 @@
+//! One call from its key to its answer.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use derp_kv_core::{Error, ErrorKind, Result};
+use redis::Value;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+use crate::address::Address;
+use crate::backoff::Backoff;
+use crate::config::{Mode, ValkeyConfig};
+use crate::discovery;
+use crate::link::{Link, wire_within};
+use crate::reply::{Verdict, classify};
+use crate::request::{Request, Safety};
+use crate::slots::slot_of;
+use crate::task::Task;
+use crate::topology::Topology;
+use crate::wire::{Sent, Wire};
+
+/// How long a call waits for a node's connection before it looks whether the slot has moved.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Finds the node of each key and drives a call to its end.
+#[derive(Debug)]
+pub(crate) struct Router {
+    pub(crate) shared: Arc<Shared>,
+    _refresher: Option<Task>,
+}
+
+/// What the router and its background task share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: Arc<ValkeyConfig>,
+    /// Held for a look-up or a swap, never while anything is awaited.
+    topology: RwLock<Topology>,
+    /// The view of the cluster is in doubt.
+    stale: Notify,
+}
+
+/// How far a call has come, for when its deadline passes.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// A write is on its way: the server may execute it.
+    pub(crate) in_doubt: bool,
+    /// What it has been waiting for.
+    pub(crate) obstacle: Option<Error>,
+}
+
+impl Router {
+    /// Connects, and fails at once where the servers cannot be used.
+    pub(crate) async fn connect(config: ValkeyConfig) -> Result<Self> {
+        config.check()?;
+        let config = Arc::new(config);
+        let topology = discovery::connect(&config).await?;
+        let shared =
+            Arc::new(Shared { topology: RwLock::new(topology), stale: Notify::new(), config });
+        let refresher = (shared.config.mode == Mode::Cluster)
+            .then(|| Task::spawn(discovery::keep_fresh(Arc::clone(&shared))));
+        Ok(Self { shared, _refresher: refresher })
+    }
+
+    pub(crate) fn config(&self) -> &ValkeyConfig {
+        &self.shared.config
+    }
+
+    pub(crate) fn is_cluster(&self) -> bool {
+        self.shared.config.mode == Mode::Cluster
+    }
+
+    /// Runs one request to its answer or to the deadline.
+    pub(crate) async fn call(&self, request: &Request<'_>) -> Result<Value> {
+        let mut progress = Progress::default();
+        let at_most = self.config().op_timeout;
+        match timeout(at_most, self.drive(request, &mut progress)).await {
+            Ok(result) => result,
+            Err(_) => Err(progress.into_timeout(at_most)),
+        }
+        .map_err(|error| error.with_operation(request.operation))
+    }
+
+    /// Runs one request to its answer, however long that takes.
+    pub(crate) async fn drive(
+        &self,
+        request: &Request<'_>,
+        progress: &mut Progress,
+    ) -> Result<Value> {
+        let slot = if self.is_cluster() { slot_of(request.key) } else { 0 };
+        let mut backoff = Backoff::up_to(Duration::from_millis(160));
+        let mut ask: Option<Arc<Link>> = None;
+        loop {
+            let asking = ask.is_some();
+            let Some(link) = ask.take().or_else(|| self.shared.owner(slot)) else {
+                progress.obstacle = Some(Error::new(
+                    ErrorKind::Unavailable,
+                    format!("no node of the cluster serves slot {slot}"),
+                ));
+                self.shared.doubt();
+                backoff.sleep().await;
+                continue;
+            };
+            let _permit = link.permit().await;
+            let Some(wire) = self.wire(&link, progress).await else { continue };
+
+            progress.in_doubt = request.safety == Safety::Once;
+            let sent = wire.execute(request, asking).await;
+            progress.in_doubt = false;
+            let error = match sent {
+                Sent::Reply(Value::ServerError(error)) => error,
+                Sent::Reply(value) => return Ok(value),
+                Sent::NotSent => {
+                    self.shared.doubt();
+                    backoff.sleep().await;
+                    continue;
+                }
+                Sent::Lost if request.safety == Safety::Once => {
+                    self.shared.doubt();
+                    return Err(lost(link.address()).with_may_have_applied(true));
+                }
+                Sent::Lost => {
+                    self.shared.doubt();
+                    progress.obstacle = Some(lost(link.address()));
+                    backoff.sleep().await;
+                    continue;
+                }
+            };
+            match classify(&error, link.address()) {
+                Verdict::Moved(_) | Verdict::Ask(_) if !self.is_cluster() => {
+                    return Err(redirected(link.address()));
+                }
+                Verdict::Moved(Some(to)) => {
+                    // A second redirect in a row: the nodes do not agree yet.
+                    if self.shared.moved(slot, &to, &link) {
+                        backoff.sleep().await;
+                    }
+                }
+                Verdict::Ask(Some(to)) => ask = Some(self.shared.link_to(&to)),
+                Verdict::Later(error) => {
+                    progress.obstacle = Some(error);
+                    self.shared.doubt();
+                    backoff.sleep().await;
+                }
+                Verdict::Replica(error) if self.is_cluster() => {
+                    progress.obstacle = Some(error);
+                    self.shared.doubt();
+                    backoff.sleep().await;
+                }
+                Verdict::Replica(error) => {
+                    // The name may lead to the new primary by now.
+                    link.renew();
+                    return Err(error);
+                }
+                Verdict::Final(error) => return Err(error),
+                Verdict::Moved(None) | Verdict::Ask(None) | Verdict::NoScript => {
+                    return Err(crate::reply::unexpected());
+                }
+            }
+        }
+    }
+
+    /// The connection of `link`, or `None` where the call should look for the slot's owner again.
+    pub(crate) async fn wire(&self, link: &Link, progress: &mut Progress) -> Option<Arc<Wire>> {
+        if let Some(wire) = link.live() {
+            return Some(wire);
+        }
+        progress.obstacle = link.failure().map(crate::failure::Failure::into_error);
+        self.shared.doubt();
+        wire_within(link, LOOK_AGAIN).await
+    }
+}
+
+impl Shared {
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Topology> {
+        self.topology.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn owner(&self, slot: u16) -> Option<Arc<Link>> {
+        self.read().owner(slot).cloned()
+    }
+
+    pub(crate) fn topology(&self) -> Topology {
+        self.read().clone()
+    }
+
+    /// Asks for a fresh view of the cluster.
+    pub(crate) fn doubt(&self) {
+        self.stale.notify_one();
+    }
+
+    pub(crate) async fn doubted(&self) {
+        self.stale.notified().await;
+    }
+
+    /// Notes where a slot has moved. `true` where that leads back to the node that said so, or is
+    /// what was believed before.
+    pub(crate) fn moved(&self, slot: u16, to: &Address, from: &Link) -> bool {
+        self.doubt();
+        let known = self.owner(slot).is_some_and(|owner| owner.address() != from.address());
+        let _ = self.link_to(to);
+        self.read().moved(slot, to);
+        known || to == from.address()
+    }
+
+    /// The link to a node that another node has named.
+    pub(crate) fn link_to(&self, address: &Address) -> Arc<Link> {
+        if let Some(link) = self.read().find(address) {
+            return Arc::clone(link);
+        }
+        let mut topology = self.topology.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(link) = topology.find(address) {
+            return Arc::clone(link);
+        }
+        let link = Link::new(address.clone(), Arc::clone(&self.config));
+        *topology = topology.with(Arc::clone(&link));
+        link
+    }
+
+    /// Swaps in a new view, and gives up the nodes that it lacks.
+    pub(crate) fn replace(&self, build: impl FnOnce(&Topology) -> Topology) {
+        let before = {
+            let mut topology = self.topology.write().unwrap_or_else(PoisonError::into_inner);
+            let after = build(&topology);
+            std::mem::replace(&mut *topology, after)
+        };
+        let after = self.read();
+        for link in before.links() {
+            if after.find(link.address()).is_none() {
+                link.retire();
+            }
+        }
+    }
+}
+
+impl Progress {
+    pub(crate) fn into_timeout(self, at_most: Duration) -> Error {
+        if self.in_doubt {
+            return no_answer(at_most).with_may_have_applied(true);
+        }
+        self.obstacle.unwrap_or_else(|| no_answer(at_most))
+    }
+}
+
+fn no_answer(at_most: Duration) -> Error {
+    Error::new(ErrorKind::Timeout, format!("no answer within {at_most:?}"))
+}
+
+pub(crate) fn lost(address: &Address) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("{address}: the connection ended before the answer came"),
+    )
+}
+
+fn redirected(address: &Address) -> Error {
+    Error::new(
+        ErrorKind::InvalidArgument,
+        format!("{address}: the server is a node of a cluster: set mode = \"cluster\""),
+    )
+}

@@ -1,0 +1,297 @@
+//! The store.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use derp_kv_core::{Counter, Error, ErrorKind, Expiry, Flights, KvStore, Result, Ttl};
+use futures_core::stream::BoxStream;
+use redis::Value;
+
+use crate::config::ValkeyConfig;
+use crate::request::{Body, Native, Request, Safety};
+use crate::router::Router;
+use crate::script::{self, Script};
+use crate::{batch, commands, reply, scan, tracking};
+
+/// The longest command that the server takes: half of its `client-query-buffer-limit` of 1 GiB
+/// may be used up by what is under way beside it.
+const LONGEST_COMMAND: usize = 1024 * 1024 * 1024 - 1024 * 1024;
+
+/// A store on a Valkey server or cluster: a cheap handle, to be cloned freely.
+///
+/// The clones share one connection per node, which heals itself: after a restart, a failover, a
+/// lost network or a refused login it is there again without anybody doing anything. When the last
+/// handle is dropped, the connections close and no task is left behind.
+///
+/// # What a failure means
+///
+/// Every operation ends within [`ValkeyConfig::op_timeout`]. A request that the server has surely
+/// not executed is sent again until then, unseen by the caller. A read whose answer was lost is
+/// sent again as well. A write whose answer was lost is not: it fails with
+/// [`may_have_applied`](derp_kv_core::Error::may_have_applied).
+///
+/// # Examples
+///
+/// ```no_run
+/// use derp_kv_core::KvStore;
+/// use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
+///
+/// # async fn example() -> derp_kv_core::Result<()> {
+/// let kv = ValkeyStore::connect(ValkeyConfig::from_toml_path("derp.toml")?).await?;
+/// kv.set(b"greeting", b"hello", None).await?;
+/// assert_eq!(kv.get(b"greeting").await?.as_deref(), Some(&b"hello"[..]));
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct ValkeyStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    router: Router,
+    flights: Flights,
+}
+
+impl ValkeyStore {
+    /// Connects to the servers of `config`, within one connection time-out.
+    ///
+    /// # Errors
+    ///
+    /// * [`InvalidArgument`](ErrorKind::InvalidArgument): the configuration is wrong, or the
+    ///   server runs in the other mode.
+    /// * [`AccessDenied`](ErrorKind::AccessDenied): wrong user or password.
+    /// * [`Unavailable`](ErrorKind::Unavailable): nobody listens there, the name does not resolve,
+    ///   the TLS handshake fails, the cluster has no slots.
+    /// * [`Timeout`](ErrorKind::Timeout): no answer within the connection time-out.
+    /// * [`Unsupported`](ErrorKind::Unsupported): the server is too old for RESP3.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped call leaves no connection behind.
+    pub async fn connect(config: ValkeyConfig) -> Result<Self> {
+        let router =
+            Router::connect(config).await.map_err(|error| error.with_operation("connect"))?;
+        Ok(Self { inner: Arc::new(Inner { router, flights: Flights::new() }) })
+    }
+
+    fn router(&self) -> &Router {
+        &self.inner.router
+    }
+
+    /// Refuses what the server would answer by closing the connection on everybody.
+    fn check(&self, operation: &'static str, parts: &[&[u8]]) -> Result<()> {
+        let longest = self.router().config().max_bulk_bytes;
+        let too_long = parts.iter().any(|part| part.len() > longest)
+            || parts.iter().map(|part| part.len()).sum::<usize>() > LONGEST_COMMAND;
+        if too_long {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("a key or value is longer than {longest} bytes, or the whole than 1 GiB"),
+            )
+            .with_operation(operation));
+        }
+        Ok(())
+    }
+
+    async fn run_script(
+        &self,
+        operation: &'static str,
+        safety: Safety,
+        script: &Script,
+        key: &[u8],
+        args: &[&[u8]],
+        native: Option<(Native, redis::Cmd)>,
+    ) -> Result<Value> {
+        let body = Body::Script { script, args, native };
+        self.router().call(&Request { operation, safety, key, body }).await
+    }
+}
+
+/// `operation` named, unless the error has a name already.
+fn named<T>(operation: &'static str, result: Result<T>) -> Result<T> {
+    result.map_err(|error| error.with_operation(operation))
+}
+
+/// A TTL as a script takes it: milliseconds, or nothing.
+fn ttl_arg(ttl: Option<Ttl>) -> String {
+    ttl.map(|ttl| ttl.as_millis().to_string()).unwrap_or_default()
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl KvStore for ValkeyStore {
+    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        self.check("get", &[key])?;
+        let reply =
+            self.router().call(&Request::read("get", key, commands::one_key("GET", key))).await?;
+        named("get", reply::value(reply))
+    }
+
+    async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
+        const NAME: &str = "get_with_ttl";
+        self.check(NAME, &[key])?;
+        let reply =
+            self.run_script(NAME, Safety::Retry, &script::GET_WITH_TTL, key, &[], None).await?;
+        named(NAME, value_and_expiry(reply))
+    }
+
+    async fn exists(&self, key: &[u8]) -> Result<bool> {
+        self.check("exists", &[key])?;
+        let cmd = commands::one_key("EXISTS", key);
+        let reply = self.router().call(&Request::read("exists", key, cmd)).await?;
+        named("exists", reply::flag(&reply))
+    }
+
+    async fn ttl(&self, key: &[u8]) -> Result<Option<Expiry>> {
+        self.check("ttl", &[key])?;
+        let reply =
+            self.router().call(&Request::read("ttl", key, commands::one_key("PTTL", key))).await?;
+        named("ttl", reply::integer(&reply).and_then(reply::expiry))
+    }
+
+    async fn mget(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
+        for key in keys {
+            self.check("mget", &[key])?;
+        }
+        batch::mget(self.router(), keys).await
+    }
+
+    fn scan(&self, prefix: &[u8]) -> BoxStream<'_, Result<Bytes>> {
+        scan::scan(self.router(), prefix)
+    }
+
+    async fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
+        let ttl = named("set", Ttl::optional(ttl))?;
+        self.check("set", &[key, value])?;
+        let cmd = commands::set(key, value, ttl);
+        let reply = self.router().call(&Request::write("set", key, cmd)).await?;
+        named("set", reply::ok(&reply))
+    }
+
+    async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
+        let ttl = named("mset", Ttl::optional(ttl))?;
+        for (key, value) in items {
+            self.check("mset", &[key, value])?;
+        }
+        batch::mset(self.router(), items, ttl).await
+    }
+
+    async fn delete(&self, key: &[u8]) -> Result<bool> {
+        self.check("delete", &[key])?;
+        let cmd = commands::one_key("DEL", key);
+        let reply = self.router().call(&Request::write("delete", key, cmd)).await?;
+        named("delete", reply::flag(&reply))
+    }
+
+    async fn delete_many(&self, keys: &[&[u8]]) -> Result<u64> {
+        for key in keys {
+            self.check("delete_many", &[key])?;
+        }
+        batch::delete_many(self.router(), keys).await
+    }
+
+    async fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
+        let ttl = named("expire", Ttl::new(ttl))?;
+        self.check("expire", &[key])?;
+        let cmd = commands::pexpire(key, ttl);
+        let reply = self.router().call(&Request::write("expire", key, cmd)).await?;
+        named("expire", reply::flag(&reply))
+    }
+
+    async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {
+        let ttl = named("set_nx", Ttl::optional(ttl))?;
+        self.check("set_nx", &[key, value])?;
+        let cmd = commands::set_nx(key, value, ttl);
+        let reply = self.router().call(&Request::write("set_nx", key, cmd)).await?;
+        named("set_nx", reply::flag(&reply))
+    }
+
+    async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
+        let ttl = named("incr", Ttl::optional(ttl))?;
+        self.check("incr", &[key])?;
+        let (by, ttl) = (by.to_string(), ttl_arg(ttl));
+        let args = [by.as_bytes(), ttl.as_bytes()];
+        let reply = self
+            .run_script("incr", Safety::Once, &script::INCR, key, &args, None)
+            .await
+            .map_err(not_a_counter)?;
+        let counter = value_and_expiry(reply).and_then(|counter| {
+            let (value, expiry) = counter.ok_or_else(reply::unexpected)?;
+            Ok(Counter { value: Counter::parse(&value)?, expiry })
+        });
+        named("incr", counter)
+    }
+
+    async fn compare_and_set(
+        &self,
+        key: &[u8],
+        expected: &[u8],
+        value: &[u8],
+        ttl: Option<Duration>,
+    ) -> Result<bool> {
+        const NAME: &str = "compare_and_set";
+        let ttl = named(NAME, Ttl::optional(ttl))?;
+        self.check(NAME, &[key, expected, value])?;
+        let native = (Native::SetIfEq, commands::set_if_eq(key, expected, value, ttl));
+        let ttl = ttl_arg(ttl);
+        let args = [expected, value, ttl.as_bytes()];
+        let script = &script::COMPARE_AND_SET;
+        let reply = self.run_script(NAME, Safety::Once, script, key, &args, Some(native)).await?;
+        named(NAME, reply::flag(&reply))
+    }
+
+    async fn compare_and_delete(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
+        const NAME: &str = "compare_and_delete";
+        self.check(NAME, &[key, expected])?;
+        let native = (Native::DelIfEq, commands::del_if_eq(key, expected));
+        let script = &script::COMPARE_AND_DELETE;
+        let reply =
+            self.run_script(NAME, Safety::Once, script, key, &[expected], Some(native)).await?;
+        named(NAME, reply::flag(&reply))
+    }
+
+    async fn wait_for_change(&self, key: &[u8], seen: Option<&[u8]>, at_most: Duration) {
+        tracking::wait_for_change(self.router(), key, seen, at_most).await;
+    }
+
+    fn flights(&self) -> Option<&Flights> {
+        Some(&self.inner.flights)
+    }
+}
+
+/// Reads what the scripts return: value and `PTTL` of a key, or nil.
+fn value_and_expiry(reply: Value) -> Result<Option<(Bytes, Expiry)>> {
+    let pair = match reply {
+        Value::Nil => return Ok(None),
+        Value::Array(pair) => pair,
+        _ => return Err(reply::unexpected()),
+    };
+    let Ok([value, pttl]) = <[Value; 2]>::try_from(pair) else {
+        return Err(reply::unexpected());
+    };
+    let value = reply::value(value)?.ok_or_else(reply::unexpected)?;
+    let expiry = reply::expiry(reply::integer(&pttl)?)?.ok_or_else(reply::unexpected)?;
+    Ok(Some((value, expiry)))
+}
+
+/// A key that holds a list or a hash is no counter either.
+fn not_a_counter(error: Error) -> Error {
+    if error.kind() == ErrorKind::Backend && error.to_string().contains("WRONGTYPE") {
+        Error::new(ErrorKind::NotAnInteger, "the key holds no string").with_operation("incr")
+    } else {
+        error
+    }
+}
+
+impl fmt::Debug for ValkeyStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let config = self.router().config();
+        f.debug_struct("ValkeyStore")
+            .field("addresses", &config.addresses)
+            .field("mode", &config.mode)
+            .finish_non_exhaustive()
+    }
+}

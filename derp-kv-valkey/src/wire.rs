@@ -1,0 +1,261 @@
+//! One live connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+
+use derp_kv_core::ErrorKind;
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Cmd, Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo, Value,
+};
+use tokio::sync::watch;
+
+use crate::address::Address;
+use crate::config::{Mode, ValkeyConfig};
+use crate::dial::{Meter, dial};
+use crate::failure::Failure;
+use crate::hello::{self, Hello};
+use crate::reply::is_unsupported;
+use crate::request::{Body, Native, Request};
+use crate::task::Task;
+use crate::waiters::Waiters;
+
+/// What became of a request.
+#[derive(Debug)]
+pub(crate) enum Sent<T = Value> {
+    /// The server answered; an error reply is an answer too.
+    Reply(T),
+    /// Not a byte of it left.
+    NotSent,
+    /// The connection ended first: the server may have executed it.
+    Lost,
+}
+
+/// One connection, logged in and checked.
+///
+/// Dropped with its last user, it closes at once.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    connection: MultiplexedConnection,
+    meter: Arc<Meter>,
+    /// Requests that wait for an answer.
+    waiting: AtomicUsize,
+    /// A caller gave up on an answer that may still be under way.
+    abandoned: AtomicBool,
+    /// The optional commands that this server has, one bit each.
+    native: AtomicU8,
+    pub(crate) tracking: bool,
+    pub(crate) waiters: Arc<Waiters>,
+    closed: watch::Receiver<bool>,
+    driver: Task,
+}
+
+/// Counts a request as waiting; dropped without an answer, it leaves the connection in doubt.
+struct Waiting<'a> {
+    wire: &'a Wire,
+    answered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.wire.waiting.fetch_sub(1, Ordering::Relaxed);
+        if !self.answered {
+            self.wire.abandoned.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Wire {
+    /// Connects, logs in and checks that the server runs in the configured mode, all within the
+    /// connection time-out.
+    pub(crate) async fn open(
+        address: &Address,
+        config: &Arc<ValkeyConfig>,
+    ) -> Result<Arc<Self>, Failure> {
+        match tokio::time::timeout(config.connect_timeout, Self::connect(address, config)).await {
+            Ok(result) => result,
+            Err(_) => {
+                let hint = if config.use_tls { " (is it a TLS port?)" } else { "" };
+                let message = format!("no connection within {:?}{hint}", config.connect_timeout);
+                Err(Failure::new(ErrorKind::Timeout, address, &message))
+            }
+        }
+    }
+
+    async fn connect(address: &Address, config: &Arc<ValkeyConfig>) -> Result<Arc<Self>, Failure> {
+        let meter = Arc::new(Meter::default());
+        let stream = dial(address, config, Arc::clone(&meter)).await?;
+        let waiters = Arc::new(Waiters::default());
+        let (connection, driver) = MultiplexedConnection::new_with_config(
+            &login(config),
+            stream,
+            AsyncConnectionConfig::new()
+                // One deadline covers the whole operation.
+                .set_response_timeout(None)
+                .set_connection_timeout(None)
+                .set_push_sender({
+                    let waiters = Arc::clone(&waiters);
+                    move |info: PushInfo| -> Result<(), ()> {
+                        waiters.push(&info);
+                        Ok(())
+                    }
+                }),
+        )
+        .await
+        .map_err(|error| hello::login_failure(address, config, &error))?;
+        let (closing, closed) = watch::channel(false);
+        let driver = Task::spawn({
+            let (meter, waiters) = (Arc::clone(&meter), Arc::clone(&waiters));
+            async move {
+                driver.await;
+                meter.set_broken();
+                waiters.wake_all();
+                closing.send_replace(true);
+            }
+        });
+        let hello = Hello::ask(&connection, address, config).await?;
+        match (hello.is_cluster, config.mode) {
+            (true, Mode::Standalone) => {
+                return Err(hello::wrong_mode(
+                    address,
+                    "the server is a node of a cluster: set mode = \"cluster\"",
+                ));
+            }
+            (false, Mode::Cluster) => {
+                return Err(hello::wrong_mode(
+                    address,
+                    "the server is not a node of a cluster: set mode = \"standalone\"",
+                ));
+            }
+            _ => {}
+        }
+        Ok(Arc::new(Self {
+            connection,
+            meter,
+            waiting: AtomicUsize::new(0),
+            abandoned: AtomicBool::new(false),
+            native: AtomicU8::new(hello.native),
+            tracking: hello.tracking,
+            waiters,
+            closed,
+            driver,
+        }))
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        !self.meter.is_broken()
+    }
+
+    /// Returns once the connection has ended.
+    pub(crate) async fn closed(&self) {
+        // An error means that the task is gone, which is an end as well.
+        let _ = self.closed.clone().wait_for(|closed| *closed).await;
+    }
+
+    /// Ends the connection; requests without an answer are lost.
+    pub(crate) fn kill(&self) {
+        self.meter.set_broken();
+        self.driver.stop();
+        self.waiters.wake_all();
+    }
+
+    /// Whether an answer is due.
+    pub(crate) fn expects_answer(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0 || self.abandoned.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn forget_abandoned(&self) {
+        self.abandoned.store(false, Ordering::Relaxed);
+    }
+
+    /// Bytes that have passed in either direction.
+    pub(crate) fn traffic(&self) -> u64 {
+        self.meter.total()
+    }
+
+    pub(crate) async fn send(&self, cmd: &Cmd) -> Sent {
+        let mut connection = self.connection.clone();
+        self.exchange(async move { connection.send_packed_command(cmd).await }).await
+    }
+
+    /// Sends commands back to back; each gets its own answer.
+    pub(crate) async fn send_all(&self, pipeline: &Pipeline, count: usize) -> Sent<Vec<Value>> {
+        let mut connection = self.connection.clone();
+        self.exchange(async move { connection.send_packed_commands(pipeline, 0, count).await })
+            .await
+    }
+
+    async fn exchange<T>(&self, answer: impl Future<Output = redis::RedisResult<T>>) -> Sent<T> {
+        // Read before the request is handed over: none of its bytes are in it.
+        let written = self.meter.written();
+        if !self.is_open() {
+            return Sent::NotSent;
+        }
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let mut waiting = Waiting { wire: self, answered: false };
+        let answer = answer.await;
+        waiting.answered = true;
+        match answer {
+            Ok(value) => Sent::Reply(value),
+            // The connection writes nothing more after it has failed a request.
+            Err(_) if self.meter.written() == written => Sent::NotSent,
+            Err(_) => Sent::Lost,
+        }
+    }
+
+    /// Sends a request in the form that this server knows. `asking` follows an `ASK` redirect.
+    pub(crate) async fn execute(&self, request: &Request<'_>, asking: bool) -> Sent {
+        let (script, args, native) = match &request.body {
+            Body::Command(cmd) => return self.send_once(cmd, asking).await,
+            Body::Script { script, args, native } => (script, args, native),
+        };
+        if let Some((native, cmd)) = native
+            && self.has(*native)
+        {
+            match self.send_once(cmd, asking).await {
+                Sent::Reply(Value::ServerError(error)) if is_unsupported(&error) => {
+                    self.native.fetch_and(!native.bit(), Ordering::Relaxed);
+                }
+                sent => return sent,
+            }
+        }
+        match self.send_once(&script.by_digest(request.key, args), asking).await {
+            Sent::Reply(Value::ServerError(error)) if error.code() == "NOSCRIPT" => {
+                self.send_once(&script.by_text(request.key, args), asking).await
+            }
+            sent => sent,
+        }
+    }
+
+    async fn send_once(&self, cmd: &Cmd, asking: bool) -> Sent {
+        if !asking {
+            return self.send(cmd).await;
+        }
+        let mut pipeline = Pipeline::with_capacity(2);
+        pipeline.cmd("ASKING").add_command(cmd.clone());
+        match self.send_all(&pipeline, 2).await {
+            Sent::Reply(mut replies) => match replies.pop() {
+                Some(reply) => Sent::Reply(reply),
+                None => Sent::Lost,
+            },
+            Sent::NotSent => Sent::NotSent,
+            Sent::Lost => Sent::Lost,
+        }
+    }
+
+    fn has(&self, native: Native) -> bool {
+        self.native.load(Ordering::Relaxed) & native.bit() != 0
+    }
+}
+
+fn login(config: &ValkeyConfig) -> RedisConnectionInfo {
+    let mut login =
+        RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
+    if let Some(username) = &config.username {
+        login = login.set_username(username);
+    }
+    if let Some(password) = &config.password {
+        login = login.set_password(password);
+    }
+    login
+}
