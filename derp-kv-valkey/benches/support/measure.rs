@@ -1,0 +1,155 @@
+//! Rounds of concurrent callers, interleaved between the subjects that are compared.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use futures_util::future::BoxFuture;
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+
+use super::Row;
+
+/// CPU time that this process has used so far.
+pub fn cpu_time() -> Duration {
+    let spent = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or(0))
+}
+
+/// One operation, done again and again; `at` tells one time from another.
+pub trait Work: Clone + Send + Sync + 'static {
+    fn once(&self, at: usize) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// What one round of `callers * turns` operations took.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub ops_per_s: f64,
+    pub cpu_ns_per_op: f64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+}
+
+/// Lets `callers` tasks do `turns` operations each.
+///
+/// # Errors
+/// The first operation that failed.
+pub async fn round<W: Work>(work: &W, callers: usize, turns: usize) -> Result<Sample> {
+    let barrier = Arc::new(Barrier::new(callers + 1));
+    let mut tasks = JoinSet::new();
+    for caller in 0..callers {
+        let (work, barrier) = (work.clone(), barrier.clone());
+        tasks.spawn(async move {
+            let mut latencies: Vec<u32> = Vec::with_capacity(turns);
+            barrier.wait().await;
+            barrier.wait().await;
+            for turn in 0..turns {
+                let begun = Instant::now();
+                work.once(caller * 7919 + turn * 31).await?;
+                latencies.push(u32::try_from(begun.elapsed().as_nanos()).unwrap_or(u32::MAX));
+            }
+            anyhow::Ok(latencies)
+        });
+    }
+    barrier.wait().await;
+    let (begun, cpu) = (Instant::now(), cpu_time());
+    barrier.wait().await;
+    let mut done = Vec::with_capacity(callers);
+    while let Some(latencies) = tasks.join_next().await {
+        done.push(latencies??);
+    }
+    let (took, cpu) = (begun.elapsed(), cpu_time() - cpu);
+    let mut latencies = done.concat();
+    latencies.sort_unstable();
+    let ops = latencies.len() as f64;
+    let quantile = |q: f64| f64::from(latencies[(q * (ops - 1.0)) as usize]) / 1e3;
+    Ok(Sample {
+        ops_per_s: ops / took.as_secs_f64(),
+        cpu_ns_per_op: cpu.as_nanos() as f64 / ops,
+        p50_us: quantile(0.5),
+        p99_us: quantile(0.99),
+    })
+}
+
+/// A subject under comparison, whatever its type.
+pub trait Round: Send + Sync {
+    fn round(&self, callers: usize, turns: usize) -> BoxFuture<'_, Result<Sample>>;
+}
+
+impl<W: Work> Round for W {
+    fn round(&self, callers: usize, turns: usize) -> BoxFuture<'_, Result<Sample>> {
+        Box::pin(round(self, callers, turns))
+    }
+}
+
+pub type Contender = (&'static str, Box<dyn Round>);
+
+/// How long and how often each subject is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub rounds: usize,
+    pub round: Duration,
+}
+
+impl Plan {
+    pub fn new(short: bool) -> Self {
+        if short {
+            Self { rounds: 1, round: Duration::from_millis(1) }
+        } else {
+            Self { rounds: 7, round: Duration::from_millis(80) }
+        }
+    }
+}
+
+/// Measures the contenders in turn, round by round, against the first of them; one row each.
+///
+/// Machine noise that lasts longer than a round hits all of them alike: that is why ratios are
+/// taken within one round.
+///
+/// # Errors
+/// The first operation that failed.
+pub async fn compare(row: &Row, contenders: &[Contender], plan: Plan) -> Result<Vec<Row>> {
+    let callers = row.callers.unwrap_or(1);
+    let mut turns = Vec::new();
+    for (_, contender) in contenders {
+        let trial = contender.round(callers, 1).await?;
+        let trial = contender.round(callers, turns_for(&trial, callers, plan.round / 4)).await?;
+        turns.push(turns_for(&trial, callers, plan.round));
+    }
+    let mut samples = vec![Vec::new(); contenders.len()];
+    for nth in 0..plan.rounds {
+        // Each goes first as often as the others.
+        for at in (0..contenders.len()).map(|i| (i + nth) % contenders.len()) {
+            samples[at].push(contenders[at].1.round(callers, turns[at]).await?);
+        }
+    }
+    let rows = contenders.iter().zip(&samples).map(|((name, _), mine)| {
+        let over = |of: fn(&Sample) -> f64| {
+            median(mine.iter().zip(&samples[0]).map(|(mine, first)| of(mine) / of(first)))
+        };
+        Row {
+            subject: (*name).to_owned(),
+            ops_per_s: median(mine.iter().map(|sample| sample.ops_per_s)),
+            cpu_ns_per_op: median(mine.iter().map(|sample| sample.cpu_ns_per_op)),
+            p50_us: median(mine.iter().map(|sample| sample.p50_us)),
+            p99_us: median(mine.iter().map(|sample| sample.p99_us)),
+            ratio: over(|sample| sample.ops_per_s),
+            cpu_ratio: over(|sample| sample.cpu_ns_per_op),
+            ..row.clone()
+        }
+    });
+    Ok(rows.collect())
+}
+
+fn turns_for(trial: &Sample, callers: usize, round: Duration) -> usize {
+    ((trial.ops_per_s * round.as_secs_f64() / callers as f64) as usize).max(1)
+}
+
+/// The middle of `values`; `None` of nothing.
+pub fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
+}

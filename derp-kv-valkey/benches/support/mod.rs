@@ -1,0 +1,16 @@
+//! What the benchmarks share; each of them uses its part.
+#![allow(dead_code, unreachable_pub)]
+
+mod args;
+mod clients;
+mod data;
+pub mod measure;
+mod rows;
+pub mod servers;
+mod subjects;
+
+pub use args::Args;
+pub use clients::{Fred, Op, RedisRs, Rustis, Task};
+pub use data::Data;
+pub use rows::{Row, Rows};
+pub use subjects::Subjects;
