@@ -1,8 +1,41 @@
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// The computations that callers of one store share within the process, by key.
+///
+/// A backend keeps one for each keyspace and returns it from
+/// [`KvStore::flights`](crate::KvStore::flights); the helpers do the rest. Of the callers that
+/// share a flight one at a time leads: it does the work, and lands a value for all of them or,
+/// where it fails, panics or is dropped, leaves the lead to the next. No entry outlives the last
+/// of its callers.
+///
+/// # Examples
+///
+/// ```
+/// use derp_kv_core::Flights;
+///
+/// let flights = Flights::new();
+/// assert!(flights.is_empty());
+/// ```
 #[derive(Default)]
-pub struct Flights {}
+pub struct Flights {
+    cached: FlightMap,
+    idempotent: FlightMap,
+}
+
+type FlightMap = DashMap<Bytes, Arc<Flight>>;
+
+/// Which helper's flights: one key of two helpers must not share one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Purpose {
+    Cached,
+    Idempotent,
+}
 
 impl Flights {
     /// No flights yet.
@@ -10,10 +43,184 @@ impl Flights {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// How many keys have a flight under way.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.cached.len() + self.idempotent.len()
+    }
+
+    /// Whether no flight is under way.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn map(&self, purpose: Purpose) -> &FlightMap {
+        match purpose {
+            Purpose::Cached => &self.cached,
+            Purpose::Idempotent => &self.idempotent,
+        }
+    }
+
+    /// Joins the flight of `key` where there is one.
+    pub(crate) fn join_existing(&self, purpose: Purpose, key: &[u8]) -> Option<Ticket<'_>> {
+        let map = self.map(purpose);
+        let entry = map.get(key)?;
+        // Under the shard's read lock; the last user leaves under its write lock.
+        entry.users.fetch_add(1, Ordering::Relaxed);
+        let flight = entry.value().clone();
+        Some(Ticket { place: Some((map, entry.key().clone())), flight })
+    }
+
+    /// Joins the flight of `key`, or opens one.
+    pub(crate) fn join(&self, purpose: Purpose, key: &[u8]) -> Ticket<'_> {
+        let map = self.map(purpose);
+        let key = Bytes::copy_from_slice(key);
+        let entry = map.entry(key.clone()).or_default();
+        entry.users.fetch_add(1, Ordering::Relaxed);
+        let flight = entry.value().clone();
+        drop(entry);
+        Ticket { place: Some((map, key)), flight }
+    }
+
+    /// Lets nobody join the present flight of `key` any more; those on board stay.
+    pub(crate) fn detach(&self, purpose: Purpose, key: &[u8]) {
+        self.map(purpose).remove(key);
+    }
 }
 
 impl fmt::Debug for Flights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flights").finish_non_exhaustive()
+        f.debug_struct("Flights").field("len", &self.len()).finish()
+    }
+}
+
+struct Flight {
+    users: AtomicUsize,
+    lead: Semaphore,
+    landed: OnceLock<Bytes>,
+    beside: Semaphore,
+    tag: Mutex<Option<String>>,
+}
+
+impl Default for Flight {
+    fn default() -> Self {
+        Self {
+            users: AtomicUsize::new(0),
+            lead: Semaphore::new(1),
+            landed: OnceLock::new(),
+            beside: Semaphore::new(1),
+            tag: Mutex::new(None),
+        }
+    }
+}
+
+/// One caller's place in a flight.
+pub(crate) struct Ticket<'a> {
+    /// The map and key to leave; none for a flight that nobody else can join.
+    place: Option<(&'a FlightMap, Bytes)>,
+    flight: Arc<Flight>,
+}
+
+/// What a caller's wait for its turn came to.
+pub(crate) enum Turn<'a> {
+    /// The caller does the work.
+    Lead(Lead<'a>),
+    /// A leader landed this.
+    Landed(Bytes),
+    /// The store failed the leader: everybody asks it for themselves.
+    Broken,
+}
+
+impl Ticket<'_> {
+    /// A flight of one caller, for stores that share none.
+    pub(crate) fn alone() -> Self {
+        Self { place: None, flight: Arc::default() }
+    }
+
+    pub(crate) async fn turn(&self) -> Turn<'_> {
+        let permit = self.flight.lead.acquire().await;
+        match (self.flight.landed.get(), permit) {
+            (Some(value), _) => Turn::Landed(value.clone()),
+            (None, Ok(permit)) => Turn::Lead(Lead { ticket: self, _permit: permit }),
+            (None, Err(_)) => Turn::Broken,
+        }
+    }
+
+    /// Waits for the one place of a caller that works beside the lead; none where the flight has
+    /// ended meanwhile.
+    pub(crate) async fn place_beside(&self) -> Option<SemaphorePermit<'_>> {
+        self.flight.beside.acquire().await.ok()
+    }
+
+    /// Gives `value` to all who share the flight and ends it: who comes later opens another.
+    pub(crate) fn land(&self, value: Bytes) {
+        // The first landing is the one that counts.
+        let _ = self.flight.landed.set(value);
+        self.close();
+    }
+
+    /// What the leader that is at work has marked the flight with.
+    pub(crate) fn tag(&self) -> Option<String> {
+        self.flight.tag.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn close(&self) {
+        if let Some((map, key)) = &self.place {
+            map.remove_if(key, |_, flight| Arc::ptr_eq(flight, &self.flight));
+        }
+        self.flight.lead.close();
+        self.flight.beside.close();
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        if let Some((map, key)) = &self.place {
+            // Counted under the shard's lock, where joining counts too: the last one out is known.
+            map.remove_if(key, |_, flight| {
+                Arc::ptr_eq(flight, &self.flight)
+                    && flight.users.fetch_sub(1, Ordering::Relaxed) == 1
+            });
+        }
+    }
+}
+
+/// The lead of a flight. Dropped without a landing, it goes to the next caller.
+pub(crate) struct Lead<'a> {
+    ticket: &'a Ticket<'a>,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl<'a> Lead<'a> {
+    pub(crate) fn land(self, value: Bytes) {
+        self.ticket.land(value);
+    }
+
+    /// What a caller beside the lead has landed.
+    pub(crate) fn landed(&self) -> Option<Bytes> {
+        self.ticket.flight.landed.get().cloned()
+    }
+
+    /// Sends all who share the flight to the store themselves.
+    pub(crate) fn break_up(self) {
+        self.ticket.close();
+    }
+
+    pub(crate) fn mark(&self, tag: Option<&str>) {
+        let mut mark = self.ticket.flight.tag.lock().unwrap_or_else(PoisonError::into_inner);
+        *mark = tag.map(str::to_owned);
+    }
+
+    /// The place beside the lead, where it is free.
+    pub(crate) fn try_place_beside(&self) -> Option<SemaphorePermit<'a>> {
+        self.ticket.flight.beside.try_acquire().ok()
+    }
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        self.mark(None);
     }
 }

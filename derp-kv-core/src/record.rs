@@ -1,0 +1,83 @@
+//! Records that are written once, by the holder of a lease, after work that must not run again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::{Error, ErrorKind, KvStore, Lease, Result};
+
+/// How a record came to be, or which one was there before.
+pub(crate) enum Written {
+    Now,
+    Before(Bytes),
+}
+
+/// A record to write, and how.
+pub(crate) struct Record {
+    pub(crate) key: Bytes,
+    pub(crate) value: Bytes,
+    pub(crate) ttl: Duration,
+    /// Between two tries.
+    pub(crate) pause: Duration,
+    /// After which a failing write is given up.
+    pub(crate) patience: Duration,
+}
+
+impl Record {
+    /// Writes the record, unless another is there, on a task of its own: the work is done, and
+    /// must be recorded although the caller goes away.
+    pub(crate) async fn write<S: KvStore + Clone>(
+        self,
+        store: &S,
+        lease: Lease,
+    ) -> Result<Written> {
+        let store = store.clone();
+        let write = async move { self.write_here(&store, lease).await };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => runtime.spawn(write).await.unwrap_or_else(|error| {
+                Err(Error::new(ErrorKind::Abandoned, "the runtime shut down")
+                    .with_may_have_applied(true)
+                    .with_source(error))
+            }),
+            Err(_) => write.await,
+        }
+    }
+
+    /// What stands between the work and its repetition is this record. So a failure is tried
+    /// again for as long as the lease holds and patience lasts, and on failing for good the lease
+    /// is left to its expiry rather than freed for the next caller.
+    async fn write_here<S: KvStore>(self, store: &S, lease: Lease) -> Result<Written> {
+        let give_up = Instant::now() + self.patience;
+        loop {
+            let error = match self.try_write(store).await {
+                Ok(written) => {
+                    // Where the release fails, it goes on in the background.
+                    let _ = lease.release().await;
+                    return Ok(written);
+                }
+                Err(error) => error,
+            };
+            if lease.is_lost() || Instant::now() >= give_up {
+                lease.abandon();
+                return Err(error.with_may_have_applied(true));
+            }
+            tokio::time::sleep(self.pause).await;
+        }
+    }
+
+    async fn try_write<S: KvStore>(&self, store: &S) -> Result<Written> {
+        loop {
+            if store.set_nx(&self.key, &self.value, Some(self.ttl)).await? {
+                return Ok(Written::Now);
+            }
+            match store.get(&self.key).await? {
+                // Ours after all, where the answer to an earlier try was lost.
+                Some(found) if found == self.value => return Ok(Written::Now),
+                Some(found) => return Ok(Written::Before(found)),
+                // It expired in between.
+                None => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! `guarded_get` on the in-memory store, in virtual time.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use common::{Process, forms_of};
+use derp_kv_core::{Error, ErrorKind, GuardedGet, KvStore, KvStoreExt};
+use derp_kv_memory::MemoryStore;
+use futures_util::future::join_all;
+
+const TTL: Duration = Duration::from_secs(300);
+const SLOW: Duration = Duration::from_millis(500);
+
+fn options() -> GuardedGet {
+    GuardedGet::ttl(TTL)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum OwnError {
+    #[error(transparent)]
+    Store(#[from] Error),
+    #[error("the database is down")]
+    Database,
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_form_of_a_store_serves_callers_with_their_own_errors() {
+    for kv in forms_of(MemoryStore::new()) {
+        let page = tokio::spawn({
+            let kv = kv.clone();
+            async move {
+                let page = kv.guarded_get(b"k", options(), || async { anyhow::Ok("page") }).await?;
+                anyhow::Ok(page)
+            }
+        });
+        assert_eq!(page.await.unwrap().unwrap(), "page");
+        let again =
+            kv.guarded_get("k", options(), || async { Err::<String, _>(OwnError::Database) });
+        assert_eq!(again.await.unwrap(), "page");
+        let failed =
+            kv.guarded_get("other", options(), || async { Err::<String, _>(OwnError::Database) });
+        assert!(matches!(failed.await, Err(OwnError::Database)));
+        let refused: Result<_, OwnError> =
+            kv.guarded_get("k:lock", options(), || async { Ok("never") }).await;
+        let Err(OwnError::Store(error)) = refused else { panic!("a reserved key was taken") };
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_herd_in_two_processes_makes_one_computation() {
+    let data = MemoryStore::new();
+    let computed = Arc::new(AtomicU32::new(0));
+    let processes = [Process::of(&data), Process::of(&data)];
+    let calls = processes.iter().flat_map(|process| {
+        (0..500).map(|_| {
+            let (kv, computed) = (process.clone(), computed.clone());
+            tokio::spawn(async move {
+                kv.guarded_get("cold", options(), || async {
+                    tokio::time::sleep(SLOW).await;
+                    computed.fetch_add(1, Ordering::SeqCst);
+                    Ok::<_, Error>("value")
+                })
+                .await
+            })
+        })
+    });
+    for value in join_all(calls.collect::<Vec<_>>()).await {
+        assert_eq!(value.unwrap().unwrap(), "value");
+    }
+    assert_eq!(computed.load(Ordering::SeqCst), 1);
+    for process in &processes {
+        assert!(process.flights().unwrap().is_empty());
+    }
+    assert!(!data.exists(b"cold:lock").await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_goes_to_its_caller_and_the_next_one_computes() {
+    let kv = MemoryStore::new();
+    let runs = AtomicU32::new(0);
+    let call = || {
+        kv.guarded_get("k", options(), || async {
+            tokio::time::sleep(SLOW).await;
+            match runs.fetch_add(1, Ordering::SeqCst) {
+                0 => Err(OwnError::Database),
+                _ => Ok("value"),
+            }
+        })
+    };
+    let results = join_all((0..10).map(|_| call())).await;
+    assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1);
+    assert_eq!(runs.load(Ordering::SeqCst), 2);
+    assert!(!kv.exists(b"k:lock").await.unwrap() && kv.flights().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_leaves_nothing_behind_and_the_next_one_computes() {
+    let kv = MemoryStore::new();
+    let leader = tokio::spawn({
+        let kv = kv.clone();
+        async move {
+            kv.guarded_get("k", options(), || async {
+                tokio::time::sleep(SLOW).await;
+                assert!(std::hint::black_box(false), "the computation panics");
+                Ok::<_, Error>("never")
+            })
+            .await
+        }
+    });
+    tokio::task::yield_now().await;
+    let follower = kv.guarded_get("k", options(), || async { Ok::<_, Error>("value") }).await;
+    assert_eq!(follower.unwrap(), "value");
+    assert!(leader.await.unwrap_err().is_panic());
+    assert!(kv.flights().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_dropped_at_any_point_hands_over_at_once() {
+    for polls in 0.. {
+        let data = MemoryStore::new();
+        let (dropped, next) = (Process::of(&data), Process::of(&data));
+        let began = tokio::time::Instant::now();
+        let call = dropped.guarded_get("k", options(), || async {
+            tokio::task::yield_now().await;
+            Ok::<_, Error>("first")
+        });
+        let finished = common::drop_after(polls, call).await;
+        let value = next.guarded_get("k", options(), || async { Ok::<_, Error>("second") }).await;
+        assert!(matches!(&value.unwrap()[..], b"first" | b"second"));
+        assert!(began.elapsed() < Duration::from_millis(200), "after {polls} polls");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(!data.exists(b"k:lock").await.unwrap(), "after {polls} polls");
+        assert!(dropped.flights().unwrap().is_empty());
+        if finished {
+            assert!(polls > 5, "the call was dropped at {polls} points only");
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_holder_is_succeeded_by_exactly_one() {
+    let data = MemoryStore::new();
+    // A holder that crashed: its lock is there, and nobody renews it.
+    data.set(b"k:lock", b"dead", Some(Duration::from_secs(2))).await.unwrap();
+    let computed = Arc::new(AtomicU32::new(0));
+    let began = tokio::time::Instant::now();
+    let calls = (0..4).map(|_| {
+        let (kv, computed) = (Process::of(&data), computed.clone());
+        tokio::spawn(async move {
+            let options = options().lock_ttl(Duration::from_secs(3));
+            kv.guarded_get("k", options, || async {
+                computed.fetch_add(1, Ordering::SeqCst);
+                tokio::time::sleep(SLOW).await;
+                Ok::<_, Error>("value")
+            })
+            .await
+        })
+    });
+    for value in join_all(calls.collect::<Vec<_>>()).await {
+        assert_eq!(value.unwrap().unwrap(), "value");
+    }
+    assert_eq!(computed.load(Ordering::SeqCst), 1);
+    let waited = began.elapsed();
+    assert!(waited >= Duration::from_secs(2) && waited < Duration::from_secs(3), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waited_for_a_slow_holder_computes_for_itself_one_at_a_time() {
+    let data = MemoryStore::new();
+    let (holder, other) = (Process::of(&data), Process::of(&data));
+    let slow = tokio::spawn(async move {
+        holder
+            .guarded_get("k", options(), || async {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                Ok::<_, Error>("slow")
+            })
+            .await
+    });
+    tokio::task::yield_now().await;
+    let running = Arc::new(AtomicU32::new(0));
+    let calls = (0..20).map(|_| {
+        let (kv, running) = (other.clone(), running.clone());
+        async move {
+            kv.guarded_get("k", options(), || async {
+                assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "two at a time");
+                tokio::time::sleep(SLOW).await;
+                running.fetch_sub(1, Ordering::SeqCst);
+                Ok::<_, Error>("own")
+            })
+            .await
+        }
+    });
+    let began = tokio::time::Instant::now();
+    for value in join_all(calls).await {
+        assert_eq!(value.unwrap(), "own");
+    }
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert_eq!(data.get(b"k").await.unwrap(), None, "a value was stored without the lease");
+    assert_eq!(slow.await.unwrap().unwrap(), "slow");
+    assert_eq!(data.get(b"k").await.unwrap().unwrap(), "slow");
+}
+
+#[tokio::test(start_paused = true)]
+async fn invalidation_during_a_computation_wins() {
+    let kv = MemoryStore::new();
+    let version = Arc::new(AtomicU32::new(1));
+    let compute = |kv: MemoryStore| {
+        let version = version.clone();
+        async move {
+            kv.guarded_get("k", options(), || async {
+                let seen = version.load(Ordering::SeqCst);
+                tokio::time::sleep(SLOW).await;
+                Ok::<_, Error>(seen.to_string())
+            })
+            .await
+        }
+    };
+    let old = tokio::spawn(compute(kv.clone()));
+    tokio::time::sleep(SLOW / 2).await;
+    version.store(2, Ordering::SeqCst);
+    assert!(!kv.invalidate("k").await.unwrap());
+    // Who asks after the invalidation does not share the older computation.
+    assert_eq!(compute(kv.clone()).await.unwrap(), "2");
+    assert_eq!(old.await.unwrap().unwrap(), "1");
+    tokio::time::sleep(SLOW).await;
+    assert_ne!(kv.get(b"k").await.unwrap().as_deref(), Some(&b"1"[..]));
+}
