@@ -11,7 +11,7 @@ use support::{Args, Data, Op, Row, Rows, Subjects};
 async fn main() -> Result<()> {
     let args = Args::parse()?;
     let mut rows = Rows::new(&args)?;
-    let plan = Plan::new(args.short);
+    let plan = Plan::new(&args);
     let server = Server::start(&[]).await?;
     let subjects = Subjects::standalone(&server).await?;
     for value_bytes in [64, 4096] {
@@ -22,6 +22,9 @@ async fn main() -> Result<()> {
                 continue;
             }
             for callers in [1, 64, 512] {
+                if !args.wants(&format!("/{}/{callers}/{value_bytes}", op.name())) {
+                    continue;
+                }
                 let row = Row {
                     suite: "clients",
                     bench: op.name().to_owned(),
@@ -29,7 +32,9 @@ async fn main() -> Result<()> {
                     value_bytes: op.has_value().then_some(value_bytes),
                     ..Row::default()
                 };
-                for row in compare(&row, &subjects.contenders(op, data), plan).await? {
+                let mut contenders = subjects.contenders(op, data);
+                contenders.retain(|(name, _)| args.wants_subject(name));
+                for row in compare(&row, &contenders, plan).await? {
                     rows.push(&row)?;
                 }
             }

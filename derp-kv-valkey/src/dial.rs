@@ -58,6 +58,8 @@ enum Transport {
 pub(crate) struct Stream {
     transport: Transport,
     meter: Arc<Meter>,
+    /// The others had their turn before this batch of requests is written.
+    yielded: bool,
 }
 
 /// Connects to `address`. The caller bounds the time.
@@ -72,7 +74,7 @@ pub(crate) async fn dial(
     } else {
         Transport::Plain(tcp)
     };
-    Ok(Stream { transport, meter })
+    Ok(Stream { transport, meter, yielded: false })
 }
 
 async fn connect_tcp(address: &Address, config: &ValkeyConfig) -> Result<TcpStream, Failure> {
@@ -154,6 +156,12 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
+        // Tasks that are ready now add their requests, and one system call writes them all.
+        if !self.yielded {
+            self.yielded = true;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let written = ready!(match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -168,6 +176,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.yielded = false;
         match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),

@@ -93,6 +93,8 @@ impl Wire {
                 // One deadline covers the whole operation.
                 .set_response_timeout(None)
                 .set_connection_timeout(None)
+                // The permits bound what is under way: nobody shall wait a second time.
+                .set_pipeline_buffer_size(config.max_in_flight)
                 .set_push_sender({
                     let waiters = Arc::clone(&waiters);
                     move |info: PushInfo| -> Result<(), ()> {

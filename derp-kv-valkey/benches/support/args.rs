@@ -9,8 +9,12 @@ pub struct Args {
     pub short: bool,
     /// Where the rows are appended, one JSON object a line.
     pub out: Option<PathBuf>,
-    /// Only the suites whose name contains this.
+    /// Only the benchmarks whose name contains this.
     pub only: Option<String>,
+    /// Rounds of each subject.
+    pub rounds: Option<usize>,
+    /// Only this subject, for a profiler; there are no ratios then.
+    pub subject: Option<String>,
 }
 
 impl Args {
@@ -24,15 +28,25 @@ impl Args {
                 "--short" => args.short = true,
                 "--out" => args.out = words.next().map(PathBuf::from),
                 "--only" => args.only = words.next(),
+                "--rounds" => args.rounds = words.next().map(|word| word.parse()).transpose()?,
+                "--subject" => args.subject = words.next(),
                 // Cargo adds it to every benchmark.
                 "--bench" => {}
-                other => bail!("unknown argument {other:?}: [--short] [--out FILE] [--only SUITE]"),
+                other => bail!(
+                    "unknown argument {other:?}: [--short] [--out FILE] [--only NAME] [--rounds N] [--subject NAME]"
+                ),
             }
         }
         Ok(args)
     }
 
-    pub fn wants(&self, suite: &str) -> bool {
-        self.only.as_deref().is_none_or(|only| suite.contains(only))
+    /// Whether `name` is to be measured.
+    pub fn wants(&self, name: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| name.contains(only))
+    }
+
+    /// Whether `subject` is to be measured.
+    pub fn wants_subject(&self, subject: &str) -> bool {
+        self.subject.as_deref().is_none_or(|only| only == subject)
     }
 }

@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use super::Row;
+use super::{Args, Row};
 
 /// CPU time that this process has used so far.
 pub fn cpu_time() -> Duration {
@@ -94,12 +94,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn new(short: bool) -> Self {
-        if short {
-            Self { rounds: 1, round: Duration::from_millis(1) }
-        } else {
-            Self { rounds: 7, round: Duration::from_millis(80) }
-        }
+    pub fn new(args: &Args) -> Self {
+        let (rounds, millis) = if args.short { (1, 1) } else { (7, 80) };
+        Self { rounds: args.rounds.unwrap_or(rounds), round: Duration::from_millis(millis) }
     }
 }
 

@@ -10,7 +10,7 @@ pub mod servers;
 mod subjects;
 
 pub use args::Args;
-pub use clients::{Fred, Op, RedisRs, Rustis, Task};
+pub use clients::{Fred, Op, RedisRs, Rustis, Store, Task};
 pub use data::Data;
 pub use rows::{Row, Rows};
 pub use subjects::Subjects;
