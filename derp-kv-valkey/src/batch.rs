@@ -226,10 +226,10 @@ impl Batch<'_> {
         let all_again = |indices: Vec<usize>| {
             indices.into_iter().map(|index| Step::Again { index, alone: false }).collect()
         };
-        let _permit = link.permit().await;
         let Some(wire) = router.wire(&link, &mut progress).await else {
             return (all_again(indices), progress.obstacle);
         };
+        let _permit = wire.permit().await;
         let sent = if router.is_cluster() || matches!(self.kind, Kind::Set(_)) {
             wire.send_all(&self.pipeline(&indices), indices.len()).await
         } else {
@@ -278,7 +278,7 @@ impl Batch<'_> {
         let Value::ServerError(error) = reply else { return Step::Settled(index, Ok(reply)) };
         match classify(&error, link.address()) {
             Verdict::Moved(Some(to)) if router.is_cluster() => {
-                router.shared.moved(slot_of(self.items[index].0), &to, link);
+                router.shared.moved(slot_of(self.items[index].0), &to, link.address());
                 Step::Again { index, alone: false }
             }
             Verdict::Ask(Some(_)) if router.is_cluster() => Step::Again { index, alone: true },

@@ -78,7 +78,7 @@ async fn open_and_ask(
 
 /// Asks one node for the map.
 async fn ask(wire: &Wire, address: &Address) -> Result<SlotMap> {
-    let reply = match wire.send(redis::cmd("CLUSTER").arg("SLOTS")).await {
+    let reply = match wire.send_control(redis::cmd("CLUSTER").arg("SLOTS")).await {
         Sent::Reply(redis::Value::ServerError(error)) => {
             return Err(match classify(&error, address) {
                 Verdict::Later(error) | Verdict::Replica(error) | Verdict::Final(error) => error,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::address::Address;
@@ -29,8 +29,6 @@ struct Shared {
     address: Address,
     config: Arc<ValkeyConfig>,
     state: watch::Sender<State>,
-    /// Bounds the requests under way, and with them the memory that a silent node can bind.
-    permits: Semaphore,
     /// Asks for a fresh connection beside a healthy one.
     renew: Notify,
 }
@@ -60,7 +58,6 @@ impl Link {
             None => State::Connecting(None),
         };
         let shared = Arc::new(Shared {
-            permits: Semaphore::new(config.max_in_flight),
             address,
             config,
             state: watch::Sender::new(state),
@@ -74,19 +71,10 @@ impl Link {
         &self.shared.address
     }
 
-    /// Waits for a turn. The permit is held while the request is under way.
-    pub(crate) async fn permit(&self) -> Option<SemaphorePermit<'_>> {
-        match self.shared.permits.try_acquire() {
-            Ok(permit) => Some(permit),
-            // It is never closed.
-            Err(_) => self.shared.permits.acquire().await.ok(),
-        }
-    }
-
     /// The connection, where there is a healthy one now.
     pub(crate) fn live(&self) -> Option<Arc<Wire>> {
         match &*self.shared.state.borrow() {
-            State::Live(wire) if wire.is_open() => Some(Arc::clone(wire)),
+            State::Live(wire) if wire.is_ready() => Some(Arc::clone(wire)),
             _ => None,
         }
     }
@@ -180,11 +168,13 @@ impl Shared {
             }
             traffic = now;
             if silent {
+                wire.set_silent(true);
                 self.state.send_replace(State::Silent(Arc::clone(wire)));
                 if let Some(successor) = self.doubt(wire, step).await {
                     wire.kill();
                     return successor;
                 }
+                wire.set_silent(false);
                 self.state.send_replace(State::Live(Arc::clone(wire)));
                 traffic = wire.traffic();
             }
@@ -213,7 +203,7 @@ impl Shared {
         };
         tokio::select! {
             biased;
-            alive = probe(wire) => if alive { wire.forget_abandoned(); None } else { Some(None) },
+            alive = probe(wire) => if alive { None } else { Some(None) },
             () = wire.closed() => Some(None),
             successor = successor => Some(successor),
         }
@@ -224,7 +214,7 @@ impl Shared {
 /// stream is out of step, which nothing but a new connection cures.
 async fn probe(wire: &Wire) -> bool {
     let nonce = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), 0_u8).to_string();
-    match wire.send(redis::cmd("PING").arg(&nonce)).await {
+    match wire.send_control(redis::cmd("PING").arg(&nonce)).await {
         Sent::Reply(redis::Value::BulkString(echo)) => echo == nonce.as_bytes(),
         _ => false,
     }

@@ -13,8 +13,8 @@ use crate::backoff::Backoff;
 use crate::config::{Mode, ValkeyConfig};
 use crate::discovery;
 use crate::link::{Link, wire_within};
-use crate::reply::{Verdict, classify};
-use crate::request::{Request, Safety};
+use crate::reply::{self, Verdict, classify};
+use crate::request::{Body, Request, Safety};
 use crate::slots::slot_of;
 use crate::task::Task;
 use crate::topology::Topology;
@@ -38,6 +38,17 @@ pub(crate) struct Shared {
     topology: RwLock<Topology>,
     /// The view of the cluster is in doubt.
     stale: Notify,
+}
+
+/// What follows one attempt.
+enum Next {
+    Done(Result<Value>),
+    /// To where the slot is said to be now.
+    Redirected,
+    /// Once to this node, whoever owns the slot.
+    Ask(Arc<Link>),
+    /// After a pause.
+    Later,
 }
 
 /// How far a call has come, for when its deadline passes.
@@ -74,11 +85,33 @@ impl Router {
     pub(crate) async fn call(&self, request: &Request<'_>) -> Result<Value> {
         let mut progress = Progress::default();
         let at_most = self.config().op_timeout;
-        match timeout(at_most, self.drive(request, &mut progress)).await {
+        match timeout(at_most, self.attempt(request, &mut progress)).await {
             Ok(result) => result,
             Err(_) => Err(progress.into_timeout(at_most)),
         }
         .map_err(|error| error.with_operation(request.operation))
+    }
+
+    /// The straight way, which nearly every call takes: a command, a healthy connection, a free
+    /// permit and an answer. Whatever else happens is boxed, so that this stays small and fast.
+    async fn attempt(&self, request: &Request<'_>, progress: &mut Progress) -> Result<Value> {
+        if let Body::Command(cmd) = &request.body
+            && let Some(wire) = self.shared.live(self.slot(request.key))
+            && let Some(permit) = wire.try_permit()
+        {
+            progress.in_doubt = request.safety == Safety::Once;
+            let sent = wire.send(cmd).await;
+            progress.in_doubt = false;
+            drop(permit);
+            return match sent {
+                Sent::Reply(value) if !matches!(value, Value::ServerError(_)) => Ok(value),
+                sent => {
+                    Box::pin(self.drive_on(request, progress, Some((Arc::clone(&wire), sent))))
+                        .await
+                }
+            };
+        }
+        Box::pin(self.drive(request, progress)).await
     }
 
     /// Runs one request to its answer, however long that takes.
@@ -87,77 +120,113 @@ impl Router {
         request: &Request<'_>,
         progress: &mut Progress,
     ) -> Result<Value> {
-        let slot = if self.is_cluster() { slot_of(request.key) } else { 0 };
+        self.drive_on(request, progress, None).await
+    }
+
+    /// [`drive`](Self::drive), from what became of a first attempt.
+    async fn drive_on(
+        &self,
+        request: &Request<'_>,
+        progress: &mut Progress,
+        mut first: Option<(Arc<Wire>, Sent)>,
+    ) -> Result<Value> {
+        let slot = self.slot(request.key);
         let mut backoff = Backoff::up_to(Duration::from_millis(160));
         let mut ask: Option<Arc<Link>> = None;
+        let mut redirects = 0;
         loop {
-            let asking = ask.is_some();
-            let Some(link) = ask.take().or_else(|| self.shared.owner(slot)) else {
-                progress.obstacle = Some(Error::new(
-                    ErrorKind::Unavailable,
-                    format!("no node of the cluster serves slot {slot}"),
-                ));
-                self.shared.doubt();
-                backoff.sleep().await;
-                continue;
-            };
-            let _permit = link.permit().await;
-            let Some(wire) = self.wire(&link, progress).await else { continue };
-
-            progress.in_doubt = request.safety == Safety::Once;
-            let sent = wire.execute(request, asking).await;
-            progress.in_doubt = false;
-            let error = match sent {
-                Sent::Reply(Value::ServerError(error)) => error,
-                Sent::Reply(value) => return Ok(value),
-                Sent::NotSent => {
-                    self.shared.doubt();
-                    backoff.sleep().await;
-                    continue;
-                }
-                Sent::Lost if request.safety == Safety::Once => {
-                    self.shared.doubt();
-                    return Err(lost(link.address()).with_may_have_applied(true));
-                }
-                Sent::Lost => {
-                    self.shared.doubt();
-                    progress.obstacle = Some(lost(link.address()));
-                    backoff.sleep().await;
-                    continue;
+            let (wire, sent) = match first.take() {
+                Some(first) => first,
+                None => {
+                    let asking = ask.is_some();
+                    let Some(link) = ask.take().or_else(|| self.shared.owner(slot)) else {
+                        progress.obstacle = Some(unserved(slot));
+                        self.shared.doubt();
+                        backoff.sleep().await;
+                        continue;
+                    };
+                    let Some(wire) = self.wire(&link, progress).await else { continue };
+                    let Some(permit) = wire.permit().await else { continue };
+                    progress.in_doubt = request.safety == Safety::Once;
+                    let sent = wire.execute(request, asking).await;
+                    progress.in_doubt = false;
+                    drop(permit);
+                    (wire, sent)
                 }
             };
-            match classify(&error, link.address()) {
-                Verdict::Moved(_) | Verdict::Ask(_) if !self.is_cluster() => {
-                    return Err(redirected(link.address()));
-                }
-                Verdict::Moved(Some(to)) => {
-                    // A second redirect in a row: the nodes do not agree yet.
-                    if self.shared.moved(slot, &to, &link) {
+            match self.settle(request, slot, &wire.address, sent, progress) {
+                Next::Done(result) => return result,
+                // While a slot changes hands, its nodes may point at each other.
+                Next::Redirected => {
+                    redirects += 1;
+                    if redirects > 2 {
                         backoff.sleep().await;
                     }
                 }
-                Verdict::Ask(Some(to)) => ask = Some(self.shared.link_to(&to)),
-                Verdict::Later(error) => {
-                    progress.obstacle = Some(error);
+                Next::Ask(link) => ask = Some(link),
+                Next::Later => {
                     self.shared.doubt();
                     backoff.sleep().await;
-                }
-                Verdict::Replica(error) if self.is_cluster() => {
-                    progress.obstacle = Some(error);
-                    self.shared.doubt();
-                    backoff.sleep().await;
-                }
-                Verdict::Replica(error) => {
-                    // The name may lead to the new primary by now.
-                    link.renew();
-                    return Err(error);
-                }
-                Verdict::Final(error) => return Err(error),
-                Verdict::Moved(None) | Verdict::Ask(None) | Verdict::NoScript => {
-                    return Err(crate::reply::unexpected());
                 }
             }
         }
+    }
+
+    /// Decides what follows from what became of one attempt.
+    fn settle(
+        &self,
+        request: &Request<'_>,
+        slot: u16,
+        from: &Address,
+        sent: Sent,
+        progress: &mut Progress,
+    ) -> Next {
+        let error = match sent {
+            Sent::Reply(Value::ServerError(error)) => error,
+            Sent::Reply(value) => return Next::Done(Ok(value)),
+            Sent::NotSent => return Next::Later,
+            Sent::Lost if request.safety == Safety::Once => {
+                self.shared.doubt();
+                return Next::Done(Err(lost(from).with_may_have_applied(true)));
+            }
+            Sent::Lost => {
+                progress.obstacle = Some(lost(from));
+                return Next::Later;
+            }
+        };
+        match classify(&error, from) {
+            Verdict::Moved(_) | Verdict::Ask(_) if !self.is_cluster() => {
+                Next::Done(Err(redirected(from)))
+            }
+            // A redirect back to where it came from: the nodes do not agree yet.
+            Verdict::Moved(Some(to)) if self.shared.moved(slot, &to, from) => Next::Later,
+            Verdict::Moved(Some(_)) => Next::Redirected,
+            Verdict::Ask(Some(to)) => Next::Ask(self.shared.link_to(&to)),
+            Verdict::Later(error) => {
+                progress.obstacle = Some(error);
+                Next::Later
+            }
+            Verdict::Replica(error) if self.is_cluster() => {
+                progress.obstacle = Some(error);
+                Next::Later
+            }
+            Verdict::Replica(error) => {
+                // The name may lead to the new primary by now.
+                if let Some(link) = self.shared.owner(slot) {
+                    link.renew();
+                }
+                Next::Done(Err(error))
+            }
+            Verdict::Final(error) => Next::Done(Err(error)),
+            Verdict::NoScript if matches!(request.body, Body::Script { .. }) => Next::Later,
+            Verdict::Moved(None) | Verdict::Ask(None) | Verdict::NoScript => {
+                Next::Done(Err(reply::unexpected()))
+            }
+        }
+    }
+
+    fn slot(&self, key: &[u8]) -> u16 {
+        if self.is_cluster() { slot_of(key) } else { 0 }
     }
 
     /// The connection of `link`, or `None` where the call should look for the slot's owner again.
@@ -180,6 +249,11 @@ impl Shared {
         self.read().owner(slot).cloned()
     }
 
+    /// The healthy connection to who serves `slot`.
+    fn live(&self, slot: u16) -> Option<Arc<Wire>> {
+        self.read().owner(slot)?.live()
+    }
+
     pub(crate) fn topology(&self) -> Topology {
         self.read().clone()
     }
@@ -193,14 +267,12 @@ impl Shared {
         self.stale.notified().await;
     }
 
-    /// Notes where a slot has moved. `true` where that leads back to the node that said so, or is
-    /// what was believed before.
-    pub(crate) fn moved(&self, slot: u16, to: &Address, from: &Link) -> bool {
+    /// Notes where a slot has moved; `true` where that is the node that said so.
+    pub(crate) fn moved(&self, slot: u16, to: &Address, from: &Address) -> bool {
         self.doubt();
-        let known = self.owner(slot).is_some_and(|owner| owner.address() != from.address());
         let _ = self.link_to(to);
         self.read().moved(slot, to);
-        known || to == from.address()
+        to == from
     }
 
     /// The link to a node that another node has named.
@@ -240,6 +312,10 @@ impl Progress {
         }
         self.obstacle.unwrap_or_else(|| no_answer(at_most))
     }
+}
+
+pub(crate) fn unserved(slot: u16) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("no node of the cluster serves slot {slot}"))
 }
 
 fn no_answer(at_most: Duration) -> Error {

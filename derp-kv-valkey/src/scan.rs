@@ -16,7 +16,7 @@ use crate::glob;
 use crate::link::Link;
 use crate::ownership::{Ownership, SlotSet};
 use crate::reply::{self, Verdict, classify};
-use crate::router::{Progress, Router, lost};
+use crate::router::{Progress, Router, lost, unserved};
 use crate::slots::{slot_of, tag};
 use crate::wire::{Sent, Wire};
 
@@ -133,10 +133,7 @@ impl Scan<'_> {
                 (Some(slot), _) => match self.router.shared.owner(slot) {
                     Some(link) => (link, self.wanted.clone(), false),
                     None => {
-                        progress.obstacle = Some(Error::new(
-                            ErrorKind::Unavailable,
-                            format!("no node of the cluster serves slot {slot}"),
-                        ));
+                        progress.obstacle = Some(unserved(slot));
                         self.router.shared.doubt();
                         self.backoff.sleep().await;
                         continue;
@@ -169,7 +166,7 @@ impl Scan<'_> {
         let Some(pass) = &self.pass else { return Ok(None) };
         let (link, wire) = (Arc::clone(&pass.link), Arc::clone(&pass.wire));
         loop {
-            let permit = link.permit().await;
+            let permit = wire.permit().await;
             let sent = wire.send(cmd).await;
             drop(permit);
             match sent {

@@ -44,13 +44,13 @@ enum Watched {
 async fn watch(router: &Router, key: &[u8], seen: Option<&[u8]>, until: Instant) -> Watched {
     let slot = if router.is_cluster() { slot_of(key) } else { 0 };
     let Some(link) = router.shared.owner(slot) else { return Watched::Impossible };
-    let permit = link.permit().await;
     let Some(wire) = router.wire(&link, &mut Progress::default()).await else {
         return Watched::Impossible;
     };
     if !wire.tracking {
         return Watched::Impossible;
     }
+    let permit = wire.permit().await;
     let waiter = wire.waiters.register(key);
     let mut changed = pin!(waiter.changed.notified());
     changed.as_mut().enable();

@@ -1,14 +1,14 @@
 //! One live connection.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use derp_kv_core::ErrorKind;
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Cmd, Pipeline, ProtocolVersion, PushInfo, RedisConnectionInfo, Value,
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use crate::address::Address;
 use crate::config::{Mode, ValkeyConfig};
@@ -36,10 +36,14 @@ pub(crate) enum Sent<T = Value> {
 /// Dropped with its last user, it closes at once.
 #[derive(Debug)]
 pub(crate) struct Wire {
+    pub(crate) address: Address,
     connection: MultiplexedConnection,
     meter: Arc<Meter>,
-    /// Requests that wait for an answer.
-    waiting: AtomicUsize,
+    /// Bounds the requests under way, and with them the memory that a silent node can bind.
+    permits: Semaphore,
+    max_in_flight: usize,
+    /// It owes an answer and does not speak: nothing more is sent.
+    silent: AtomicBool,
     /// A caller gave up on an answer that may still be under way.
     abandoned: AtomicBool,
     /// The optional commands that this server has, one bit each.
@@ -50,18 +54,12 @@ pub(crate) struct Wire {
     driver: Task,
 }
 
-/// Counts a request as waiting; dropped without an answer, it leaves the connection in doubt.
-struct Waiting<'a> {
-    wire: &'a Wire,
-    answered: bool,
-}
+/// A request under way; dropped without an answer, it leaves the connection in doubt.
+struct Unanswered<'a>(&'a Wire);
 
-impl Drop for Waiting<'_> {
+impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
-        self.wire.waiting.fetch_sub(1, Ordering::Relaxed);
-        if !self.answered {
-            self.wire.abandoned.store(true, Ordering::Relaxed);
-        }
+        self.0.abandoned.store(true, Ordering::Relaxed);
     }
 }
 
@@ -72,7 +70,8 @@ impl Wire {
         address: &Address,
         config: &Arc<ValkeyConfig>,
     ) -> Result<Arc<Self>, Failure> {
-        match tokio::time::timeout(config.connect_timeout, Self::connect(address, config)).await {
+        let connected = Self::connect(address, config);
+        match tokio::time::timeout(config.connect_timeout, connected).await {
             Ok(result) => result,
             Err(_) => {
                 let hint = if config.use_tls { " (is it a TLS port?)" } else { "" };
@@ -132,9 +131,12 @@ impl Wire {
             _ => {}
         }
         Ok(Arc::new(Self {
+            address: address.clone(),
             connection,
             meter,
-            waiting: AtomicUsize::new(0),
+            permits: Semaphore::new(config.max_in_flight),
+            max_in_flight: config.max_in_flight,
+            silent: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
             native: AtomicU8::new(hello.native),
             tracking: hello.tracking,
@@ -144,8 +146,34 @@ impl Wire {
         }))
     }
 
+    /// Waits for a turn. The permit is held while a request is under way. `None`: the connection
+    /// has been given up.
+    pub(crate) async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        match self.permits.try_acquire() {
+            Ok(permit) => Some(permit),
+            Err(_) => self.permits.acquire().await.ok(),
+        }
+    }
+
+    /// A permit that needs no waiting.
+    pub(crate) fn try_permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.permits.try_acquire().ok()
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         !self.meter.is_broken()
+    }
+
+    /// Whether requests may be sent.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.is_open() && !self.silent.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::Relaxed);
+        if !silent {
+            self.abandoned.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Returns once the connection has ended.
@@ -158,12 +186,14 @@ impl Wire {
     pub(crate) fn kill(&self) {
         self.meter.set_broken();
         self.driver.stop();
+        self.permits.close();
         self.waiters.wake_all();
     }
 
     /// Whether an answer is due.
     pub(crate) fn expects_answer(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0 || self.abandoned.load(Ordering::Relaxed)
+        self.permits.available_permits() < self.max_in_flight
+            || self.abandoned.load(Ordering::Relaxed)
     }
 
     pub(crate) fn forget_abandoned(&self) {
@@ -175,13 +205,25 @@ impl Wire {
         self.meter.total()
     }
 
+    /// Sends what keeps the link itself alive, also when requests may not be sent.
+    pub(crate) async fn send_control(&self, cmd: &Cmd) -> Sent {
+        let mut connection = self.connection.clone();
+        self.exchange(async move { connection.send_packed_command(cmd).await }).await
+    }
+
     pub(crate) async fn send(&self, cmd: &Cmd) -> Sent {
+        if !self.is_ready() {
+            return Sent::NotSent;
+        }
         let mut connection = self.connection.clone();
         self.exchange(async move { connection.send_packed_command(cmd).await }).await
     }
 
     /// Sends commands back to back; each gets its own answer.
     pub(crate) async fn send_all(&self, pipeline: &Pipeline, count: usize) -> Sent<Vec<Value>> {
+        if !self.is_ready() {
+            return Sent::NotSent;
+        }
         let mut connection = self.connection.clone();
         self.exchange(async move { connection.send_packed_commands(pipeline, 0, count).await })
             .await
@@ -193,10 +235,9 @@ impl Wire {
         if !self.is_open() {
             return Sent::NotSent;
         }
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let mut waiting = Waiting { wire: self, answered: false };
+        let unanswered = Unanswered(self);
         let answer = answer.await;
-        waiting.answered = true;
+        std::mem::forget(unanswered);
         match answer {
             Ok(value) => Sent::Reply(value),
             // The connection writes nothing more after it has failed a request.
