@@ -3,31 +3,49 @@
 mod support;
 
 use anyhow::Result;
+use redis::aio::ConnectionLike;
 use support::measure::{Plan, compare};
-use support::servers::Server;
+use support::servers::{Cluster, Server};
 use support::{Args, Data, Op, Row, Rows, Subjects};
+
+const KEYS: usize = 10_000;
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse()?;
     let mut rows = Rows::new(&args)?;
-    let plan = Plan::new(&args);
     let server = Server::start(&[]).await?;
     let subjects = Subjects::standalone(&server).await?;
-    for value_bytes in [64, 4096] {
-        let data = Data::new(10_000, value_bytes);
+    measure("clients", &subjects, &[64, 4096], &args, &mut rows).await?;
+    drop((subjects, server));
+    let cluster = Cluster::start(3).await?;
+    let subjects = Subjects::cluster(&cluster).await?;
+    measure("cluster", &subjects, &[64], &args, &mut rows).await
+}
+
+async fn measure<C: ConnectionLike + Clone + Send + Sync + 'static>(
+    suite: &'static str,
+    subjects: &Subjects<C>,
+    sizes: &[usize],
+    args: &Args,
+    rows: &mut Rows,
+) -> Result<()> {
+    let plan = Plan::new(args);
+    let callers: &[usize] = if args.short { &[1, 8] } else { &[1, 64, 512] };
+    for &value_bytes in sizes {
+        let data = Data::new(KEYS, value_bytes);
         data.fill(&subjects.redis_rs).await?;
         for op in Op::ALL {
-            if value_bytes != 64 && !op.has_value() {
+            if value_bytes != sizes[0] && !op.has_value() {
                 continue;
             }
-            for callers in [1, 64, 512] {
-                if !args.wants(&format!("/{}/{callers}/{value_bytes}", op.name())) {
+            for &callers in callers {
+                if !args.wants(&format!("{suite}/{}/{callers}/{value_bytes}", op.name())) {
                     continue;
                 }
                 let row = Row {
-                    suite: "clients",
-                    bench: op.name().to_owned(),
+                    suite,
+                    bench: op.name(),
                     callers: Some(callers),
                     value_bytes: op.has_value().then_some(value_bytes),
                     ..Row::default()

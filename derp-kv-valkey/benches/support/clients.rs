@@ -1,13 +1,14 @@
 //! The subjects, each used as its documentation shows.
 
 use std::future::Future;
+use std::sync::LazyLock;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use bytes::Bytes;
-use derp_kv_core::KvStore;
+use derp_kv_core::{GuardedGet, KvStore, KvStoreExt as _, RateLimit};
 use fred::interfaces::KeysInterface as _;
-use redis::AsyncCommands as _;
 use redis::aio::ConnectionLike;
+use redis::{AsyncCommands as _, Script};
 use rustis::commands::{SetExpiration, StringCommands as _};
 use rustis::resp::BulkString;
 
@@ -20,28 +21,39 @@ pub enum Op {
     Get,
     SetTtl,
     Incr,
-    Mget100,
+    /// Of this many keys.
+    Mget(usize),
+    /// Of this many keys, with one TTL.
+    Mset(usize),
+    /// Far below its limit.
+    RateLimit,
+    /// A hit.
+    GuardedGet,
 }
 
 impl Op {
-    pub const ALL: [Self; 4] = [Self::Get, Self::SetTtl, Self::Incr, Self::Mget100];
+    pub const ALL: [Self; 6] =
+        [Self::Get, Self::SetTtl, Self::Incr, Self::Mget(100), Self::RateLimit, Self::GuardedGet];
 
-    pub fn name(self) -> &'static str {
+    pub fn name(self) -> String {
         match self {
-            Self::Get => "get",
-            Self::SetTtl => "set with TTL",
-            Self::Incr => "incr",
-            Self::Mget100 => "mget of 100",
+            Self::Get => "get".to_owned(),
+            Self::SetTtl => "set with TTL".to_owned(),
+            Self::Incr => "incr".to_owned(),
+            Self::Mget(count) => format!("mget of {count}"),
+            Self::Mset(count) => format!("mset of {count}"),
+            Self::RateLimit => "rate_limit".to_owned(),
+            Self::GuardedGet => "guarded_get hit".to_owned(),
         }
     }
 
     /// Whether the size of the value matters to it.
     pub fn has_value(self) -> bool {
-        self != Self::Incr
+        !matches!(self, Self::Incr | Self::RateLimit)
     }
 }
 
-/// A client that can do every [`Op`].
+/// A client that does the operations, one command for each.
 pub trait Client: Clone + Send + Sync + 'static {
     fn run(
         &self,
@@ -85,14 +97,38 @@ impl<S: KvStore + Clone> Client for Store<S> {
             }
             Op::SetTtl => self.0.set(data.key(at).as_bytes(), value, Some(Data::TTL)).await?,
             Op::Incr => ensure!(self.0.incr(data.counter(at).as_bytes(), 1, None).await?.value > 0),
-            Op::Mget100 => {
-                let keys: Vec<&[u8]> = data.batch(at).iter().map(|key| key.as_bytes()).collect();
+            Op::Mget(count) => {
+                let keys: Vec<&[u8]> =
+                    data.batch(at, count).iter().map(|key| key.as_bytes()).collect();
                 ensure!(self.0.mget(&keys).await?.iter().all(Option::is_some));
+            }
+            Op::Mset(count) => {
+                let items: Vec<_> =
+                    data.batch(at, count).iter().map(|key| (key.as_bytes(), value)).collect();
+                self.0.mset(&items, Some(Data::TTL)).await?;
+            }
+            Op::RateLimit => {
+                let limit = RateLimit::new(u64::MAX / 4, Data::TTL);
+                ensure!(self.0.rate_limit(data.window(at), limit).await?.allowed);
+            }
+            Op::GuardedGet => {
+                let options = GuardedGet::ttl(Data::TTL);
+                let miss = || async { Err::<Bytes, _>(anyhow::anyhow!("no hit")) };
+                let found = self.0.guarded_get(data.key(at), options, miss).await?;
+                ensure!(found.len() == value.len());
             }
         }
         Ok(())
     }
 }
+
+static WINDOW: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "local count = redis.call('INCR', KEYS[1])
+        if count == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
+        return {count, redis.call('PTTL', KEYS[1])}",
+    )
+});
 
 /// redis-rs: `MultiplexedConnection` or `ClusterConnection`.
 #[derive(Clone, Debug)]
@@ -102,7 +138,7 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> Client for RedisRs<C> {
     async fn run(&self, op: Op, data: &'static Data, at: usize) -> Result<()> {
         let mut connection = self.0.clone();
         match op {
-            Op::Get => {
+            Op::Get | Op::GuardedGet => {
                 let found: Option<Vec<u8>> = connection.get(data.key(at)).await?;
                 ensure!(found.is_some_and(|found| found.len() == data.value.len()));
             }
@@ -111,9 +147,24 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> Client for RedisRs<C> {
                 connection.pset_ex::<_, _, ()>(data.key(at), data.value, ttl).await?;
             }
             Op::Incr => ensure!(connection.incr::<_, _, i64>(data.counter(at), 1).await? > 0),
-            Op::Mget100 => {
-                let found: Vec<Option<Vec<u8>>> = connection.mget(data.batch(at)).await?;
+            Op::Mget(count) => {
+                let found: Vec<Option<Vec<u8>>> = connection.mget(data.batch(at, count)).await?;
                 ensure!(found.iter().all(Option::is_some));
+            }
+            // MSET takes no TTL.
+            Op::Mset(count) => {
+                let mut pipeline = redis::pipe();
+                for key in data.batch(at, count) {
+                    pipeline.pset_ex(*key, data.value, Data::TTL.as_millis() as u64).ignore();
+                }
+                pipeline.exec_async(&mut connection).await?;
+            }
+            // The window begins with its first request, as the documentation of INCR shows it.
+            Op::RateLimit => {
+                let mut call = WINDOW.key(data.window(at));
+                let call = call.arg(Data::TTL.as_millis() as u64);
+                let (count, left): (i64, i64) = call.invoke_async(&mut connection).await?;
+                ensure!(count > 0 && left > 0);
             }
         }
         Ok(())
@@ -136,10 +187,11 @@ impl Client for Fred {
                 self.0.set::<(), _, _>(data.key(at), data.value, Some(ttl), None, false).await?;
             }
             Op::Incr => ensure!(self.0.incr::<i64, _>(data.counter(at)).await? > 0),
-            Op::Mget100 => {
-                let found: Vec<Option<Bytes>> = self.0.mget(data.batch(at).to_vec()).await?;
+            Op::Mget(count) => {
+                let found: Vec<Option<Bytes>> = self.0.mget(data.batch(at, count).to_vec()).await?;
                 ensure!(found.iter().all(Option::is_some));
             }
+            Op::Mset(_) | Op::RateLimit | Op::GuardedGet => bail!("{op:?} is not measured"),
         }
         Ok(())
     }
@@ -161,10 +213,11 @@ impl Client for Rustis {
                 self.0.set_with_options(data.key(at), data.value, None, ttl).await?;
             }
             Op::Incr => ensure!(self.0.incr(data.counter(at)).await? > 0),
-            Op::Mget100 => {
-                let found: Vec<Option<BulkString>> = self.0.mget(data.batch(at)).await?;
+            Op::Mget(count) => {
+                let found: Vec<Option<BulkString>> = self.0.mget(data.batch(at, count)).await?;
                 ensure!(found.iter().all(Option::is_some));
             }
+            Op::Mset(_) | Op::RateLimit | Op::GuardedGet => bail!("{op:?} is not measured"),
         }
         Ok(())
     }

@@ -8,22 +8,24 @@ use redis::aio::ConnectionLike;
 pub struct Data {
     pub keys: Vec<&'static str>,
     pub counters: Vec<&'static str>,
+    pub windows: Vec<&'static str>,
     pub value: &'static str,
 }
 
 impl Data {
     pub const TTL: Duration = Duration::from_secs(3600);
-    pub const BATCH: usize = 100;
+    const COUNTERS: usize = 1000;
 
     /// `count` keys with values of `value_bytes` each.
     pub fn new(count: usize, value_bytes: usize) -> &'static Self {
-        let names = |kind: &str| -> Vec<&'static str> {
+        let names = |kind: &str, count: usize| -> Vec<&'static str> {
             let name = |i| &*format!("bench:{kind}{value_bytes}:{i:07}").leak();
             (0..count).map(name).collect()
         };
         Box::leak(Box::new(Self {
-            keys: names("value"),
-            counters: names("counter"),
+            keys: names("value", count),
+            counters: names("counter", Self::COUNTERS),
+            windows: names("window", Self::COUNTERS),
             value: "x".repeat(value_bytes).leak(),
         }))
     }
@@ -36,9 +38,13 @@ impl Data {
         self.counters[at % self.counters.len()]
     }
 
-    pub fn batch(&'static self, at: usize) -> &'static [&'static str] {
-        let at = at % (self.keys.len() - Self::BATCH + 1);
-        &self.keys[at..at + Self::BATCH]
+    pub fn window(&self, at: usize) -> &'static str {
+        self.windows[at % self.windows.len()]
+    }
+
+    pub fn batch(&'static self, at: usize, count: usize) -> &'static [&'static str] {
+        let at = at % (self.keys.len() - count + 1);
+        &self.keys[at..at + count]
     }
 
     /// Writes the values.
@@ -49,7 +55,7 @@ impl Data {
         &self,
         connection: &(impl ConnectionLike + Clone + Send + Sync),
     ) -> Result<()> {
-        for keys in self.keys.chunks(512) {
+        for keys in self.keys.chunks(4096) {
             let writes = keys.iter().map(|key| {
                 let mut connection = connection.clone();
                 async move {

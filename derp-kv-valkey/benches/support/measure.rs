@@ -42,13 +42,13 @@ pub async fn round<W: Work>(work: &W, callers: usize, turns: usize) -> Result<Sa
     for caller in 0..callers {
         let (work, barrier) = (work.clone(), barrier.clone());
         tasks.spawn(async move {
-            let mut latencies: Vec<u32> = Vec::with_capacity(turns);
+            let mut latencies = Vec::with_capacity(turns);
             barrier.wait().await;
             barrier.wait().await;
             for turn in 0..turns {
                 let begun = Instant::now();
                 work.once(caller * 7919 + turn * 31).await?;
-                latencies.push(u32::try_from(begun.elapsed().as_nanos()).unwrap_or(u32::MAX));
+                latencies.push(begun.elapsed());
             }
             anyhow::Ok(latencies)
         });
@@ -61,16 +61,25 @@ pub async fn round<W: Work>(work: &W, callers: usize, turns: usize) -> Result<Sa
         done.push(latencies??);
     }
     let (took, cpu) = (begun.elapsed(), cpu_time() - cpu);
-    let mut latencies = done.concat();
-    latencies.sort_unstable();
+    let latencies = done.concat();
     let ops = latencies.len() as f64;
-    let quantile = |q: f64| f64::from(latencies[(q * (ops - 1.0)) as usize]) / 1e3;
+    let (p50_us, p99_us) = quantiles(latencies);
     Ok(Sample {
         ops_per_s: ops / took.as_secs_f64(),
         cpu_ns_per_op: cpu.as_nanos() as f64 / ops,
-        p50_us: quantile(0.5),
-        p99_us: quantile(0.99),
+        p50_us,
+        p99_us,
     })
+}
+
+/// The median and the 99th percentile in microseconds.
+pub fn quantiles(mut latencies: Vec<Duration>) -> (f64, f64) {
+    latencies.sort_unstable();
+    let quantile = |q: f64| {
+        let at = (q * (latencies.len().saturating_sub(1)) as f64).round() as usize;
+        latencies.get(at).map_or(0.0, |latency| latency.as_nanos() as f64 / 1e3)
+    };
+    (quantile(0.5), quantile(0.99))
 }
 
 /// A subject under comparison, whatever its type.
@@ -91,12 +100,23 @@ pub type Contender = (&'static str, Box<dyn Round>);
 pub struct Plan {
     pub rounds: usize,
     pub round: Duration,
+    /// Where an operation is so slow that all rounds would take longer than this, there are fewer.
+    pub at_most: Duration,
 }
 
 impl Plan {
     pub fn new(args: &Args) -> Self {
         let (rounds, millis) = if args.short { (1, 1) } else { (7, 80) };
-        Self { rounds: args.rounds.unwrap_or(rounds), round: Duration::from_millis(millis) }
+        Self {
+            rounds: args.rounds.unwrap_or(rounds),
+            round: Duration::from_millis(millis),
+            at_most: Duration::from_secs(4),
+        }
+    }
+
+    /// A slope needs fewer rounds than a point.
+    pub fn growth(args: &Args) -> Self {
+        Self { rounds: Self::new(args).rounds.min(3), ..Self::new(args) }
     }
 }
 
@@ -116,7 +136,11 @@ pub async fn compare(row: &Row, contenders: &[Contender], plan: Plan) -> Result<
         turns.push(turns_for(&trial, callers, plan.round));
     }
     let mut samples = vec![Vec::new(); contenders.len()];
+    let begun = Instant::now();
     for nth in 0..plan.rounds {
+        if nth >= 3 && begun.elapsed() > plan.at_most {
+            break;
+        }
         // Each goes first as often as the others.
         for at in (0..contenders.len()).map(|i| (i + nth) % contenders.len()) {
             samples[at].push(contenders[at].1.round(callers, turns[at]).await?);

@@ -1,5 +1,5 @@
 //! What the benchmarks share; each of them uses its part.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, unused_imports)]
 
 mod args;
 mod clients;

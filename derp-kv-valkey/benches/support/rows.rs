@@ -31,6 +31,9 @@ pub struct Row {
     pub allocs_per_op: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commands_per_op: Option<f64>,
+    /// How often the value was computed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub computed: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub p50_us: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]

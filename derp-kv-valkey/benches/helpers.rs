@@ -1,0 +1,268 @@
+//! What each helper costs in commands, processor time and latency, and how a herd is tamed.
+
+mod support;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use derp_kv_core::{
+    Dedup, GuardedGet, Idempotency, KvStore, KvStoreExt as _, Processed, RateLimit,
+};
+use derp_kv_memory::MemoryStore;
+use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
+use support::measure::{cpu_time, quantiles};
+use support::servers::Server;
+use support::{Args, Row, Rows};
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+
+const TTL: Duration = Duration::from_secs(600);
+/// By this name the server tells the stores from the bench's own connection.
+const CLIENT: &str = "bench";
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let args = Args::parse()?;
+    let mut rows = Rows::new(&args)?;
+    let server = Server::start(&[]).await?;
+    let counter = Counter(server.connect().await?);
+    let turns = if args.short { 10 } else { 2000 };
+    let valkey = connect(&server).await?;
+    let mut one_by_one = OneByOne { subject: "Valkey", counter: Some(counter.clone()), turns };
+    one_by_one.all(&valkey, &mut rows).await?;
+    one_by_one = OneByOne { subject: "memory", counter: None, turns: turns * 5 };
+    one_by_one.all(&MemoryStore::new(), &mut rows).await?;
+
+    herd(&server, &counter, &args, &mut rows).await?;
+    wake_up(&server, &args, &mut rows).await
+}
+
+async fn connect(server: &Server) -> Result<ValkeyStore> {
+    let config = ValkeyConfig::default().addresses([("127.0.0.1", server.port)]);
+    let config = config.client_name(CLIENT).op_timeout(Duration::from_secs(10));
+    Ok(ValkeyStore::connect(config).await?)
+}
+
+/// Counts the commands that the stores have sent; a script is one of them.
+#[derive(Clone)]
+struct Counter(redis::aio::MultiplexedConnection);
+
+impl Counter {
+    async fn commands(&self) -> Result<u64> {
+        let mut connection = self.0.clone();
+        let list: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut connection).await?;
+        let mut sum = 0;
+        for client in list.lines().filter(|line| line.contains(&format!(" name={CLIENT} "))) {
+            let count = client.split(' ').find_map(|field| field.strip_prefix("tot-cmds="));
+            sum += count.context("the server does not count commands")?.parse::<u64>()?;
+        }
+        Ok(sum)
+    }
+}
+
+/// One caller, one call after the other.
+struct OneByOne {
+    subject: &'static str,
+    counter: Option<Counter>,
+    turns: usize,
+}
+
+impl OneByOne {
+    async fn all(&self, kv: &(impl KvStore + Clone), rows: &mut Rows) -> Result<()> {
+        kv.set(b"warm", b"value", None).await?;
+        let cached = || GuardedGet::ttl(TTL);
+        let value = || async { anyhow::Ok("value") };
+        let one = || async { anyhow::Ok(1_u32) };
+        let limit = || RateLimit::new(1 << 40, TTL);
+
+        kv.guarded_get("hot", cached(), value).await?;
+        let call = |_| async {
+            ensure!(kv.guarded_get("hot", cached(), value).await? == "value");
+            Ok(())
+        };
+        self.measure("guarded_get hit", call, rows).await?;
+        let call = |at| async move {
+            ensure!(kv.guarded_get(format!("cold:{at}"), cached(), value).await? == "value");
+            Ok(())
+        };
+        self.measure("guarded_get uncontended miss", call, rows).await?;
+
+        let call = |at: usize| async move {
+            let options = Idempotency::default();
+            let outcome = kv.idempotent_execute(format!("first:{at}"), options, one).await?;
+            ensure!(!outcome.is_replay);
+            Ok(())
+        };
+        self.measure("idempotent_execute first call", call, rows).await?;
+        let call = |_| async {
+            let options = Idempotency::default();
+            ensure!(kv.idempotent_execute("first:1", options, one).await?.is_replay);
+            Ok(())
+        };
+        self.measure("idempotent_execute replay", call, rows).await?;
+
+        let call = |_| async {
+            ensure!(kv.rate_limit("caller", limit()).await?.allowed);
+            Ok(())
+        };
+        self.measure("rate_limit", call, rows).await?;
+        let call = |at| async move {
+            ensure!(!kv.already_processed(format!("event:{at}"), Dedup::default()).await?);
+            Ok(())
+        };
+        self.measure("already_processed", call, rows).await?;
+        let call = |at| async move {
+            let processed = kv.process_once(format!("once:{at}"), Dedup::default(), one).await?;
+            ensure!(processed == Processed::Now(1));
+            Ok(())
+        };
+        self.measure("process_once first call", call, rows).await?;
+        let call = |_| async {
+            let lease = kv.try_lock("lock", TTL).await?.context("the lock is free")?;
+            ensure!(lease.release().await?);
+            Ok(())
+        };
+        self.measure("try_lock and release", call, rows).await
+    }
+
+    async fn measure<Fut: Future<Output = Result<()>>>(
+        &self,
+        bench: &str,
+        call: impl Fn(usize) -> Fut,
+        rows: &mut Rows,
+    ) -> Result<()> {
+        // Scripts are loaded once; that is no cost of a call.
+        call(usize::MAX).await?;
+        let before = self.commands().await?;
+        let cpu = cpu_time();
+        let mut latencies = Vec::with_capacity(self.turns);
+        for at in 0..self.turns {
+            let begun = Instant::now();
+            call(at).await?;
+            latencies.push(begun.elapsed());
+        }
+        let cpu = cpu_time() - cpu;
+        let after = self.commands().await?;
+        let turns = self.turns as f64;
+        let took = latencies.iter().sum::<Duration>();
+        let (p50_us, p99_us) = quantiles(latencies);
+        rows.push(&Row {
+            suite: "helpers",
+            bench: bench.to_owned(),
+            subject: self.subject.to_owned(),
+            callers: Some(1),
+            ops_per_s: Some(turns / took.as_secs_f64()),
+            cpu_ns_per_op: Some(cpu.as_nanos() as f64 / turns),
+            commands_per_op: before
+                .zip(after)
+                .map(|(before, after)| (after - before) as f64 / turns),
+            p50_us: Some(p50_us),
+            p99_us: Some(p99_us),
+            ..Row::default()
+        })
+    }
+
+    async fn commands(&self) -> Result<Option<u64>> {
+        match &self.counter {
+            Some(counter) => Ok(Some(counter.commands().await?)),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Two processes, each with many callers of one cold key.
+async fn herd(server: &Server, counter: &Counter, args: &Args, rows: &mut Rows) -> Result<()> {
+    let (callers, compute, rounds) = match args.short {
+        true => (10, Duration::from_millis(20), 1),
+        false => (500, Duration::from_millis(500), 3),
+    };
+    for round in 0..rounds {
+        let stores = [connect(server).await?, connect(server).await?];
+        let before = counter.commands().await?;
+        let cpu = cpu_time();
+        let barrier = Arc::new(Barrier::new(2 * callers));
+        let computed = Arc::new(AtomicUsize::new(0));
+        let mut tasks = JoinSet::new();
+        for caller in 0..2 * callers {
+            let kv = stores[caller % 2].clone();
+            let (barrier, computed) = (barrier.clone(), computed.clone());
+            tasks.spawn(async move {
+                barrier.wait().await;
+                let begun = Instant::now();
+                let value =
+                    kv.guarded_get(format!("herd:{round}"), GuardedGet::ttl(TTL), || async {
+                        computed.fetch_add(1, Ordering::Relaxed);
+                        tokio::time::sleep(compute).await;
+                        anyhow::Ok("value")
+                    });
+                ensure!(value.await? == "value");
+                Ok(begun.elapsed())
+            });
+        }
+        let mut latencies = Vec::new();
+        while let Some(latency) = tasks.join_next().await {
+            latencies.push(latency??);
+        }
+        let ops = latencies.len() as f64;
+        let cpu = cpu_time() - cpu;
+        let commands = counter.commands().await? - before;
+        let (p50_us, p99_us) = quantiles(latencies);
+        rows.push(&Row {
+            suite: "helpers",
+            bench: "herd on a cold key, two processes".to_owned(),
+            subject: "Valkey".to_owned(),
+            callers: Some(2 * callers),
+            cpu_ns_per_op: Some(cpu.as_nanos() as f64 / ops),
+            commands_per_op: Some(commands as f64 / ops),
+            computed: Some(computed.load(Ordering::Relaxed)),
+            p50_us: Some(p50_us),
+            p99_us: Some(p99_us),
+            ..Row::default()
+        })?;
+    }
+    Ok(())
+}
+
+/// From the moment when one process has its value to the moment when a waiter in another has it.
+async fn wake_up(server: &Server, args: &Args, rows: &mut Rows) -> Result<()> {
+    let (holder, waiter) = (connect(server).await?, connect(server).await?);
+    let rounds = if args.short { 3 } else { 200 };
+    let mut latencies = Vec::new();
+    for round in 0..rounds {
+        let key = format!("wake:{round}");
+        let waiting = Arc::new(tokio::sync::Notify::new());
+        let holding = tokio::spawn({
+            let (holder, key, waiting) = (holder.clone(), key.clone(), waiting.clone());
+            async move {
+                let mut filled = Instant::now();
+                let value = holder.guarded_get(key, GuardedGet::ttl(TTL), || async {
+                    waiting.notify_one();
+                    // The waiter has begun to wait by then.
+                    tokio::time::sleep(Duration::from_millis(15)).await;
+                    filled = Instant::now();
+                    anyhow::Ok("value")
+                });
+                value.await?;
+                anyhow::Ok(filled)
+            }
+        });
+        waiting.notified().await;
+        let options = GuardedGet::ttl(TTL);
+        waiter.guarded_get(key, options, || async { anyhow::Ok("another value") }).await?;
+        let now = Instant::now();
+        latencies.push(now.saturating_duration_since(holding.await??));
+    }
+    let (p50_us, p99_us) = quantiles(latencies);
+    rows.push(&Row {
+        suite: "helpers",
+        bench: "a waiter in another process".to_owned(),
+        subject: "Valkey".to_owned(),
+        callers: Some(2),
+        p50_us: Some(p50_us),
+        p99_us: Some(p99_us),
+        ..Row::default()
+    })
+}
