@@ -20,6 +20,8 @@ mod script;
 mod slots;
 mod store;
 mod task;
+#[cfg(feature = "test-server")]
+pub mod test_server;
 mod tls;
 mod topology;
 mod tracking;
