@@ -26,6 +26,11 @@ const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 /// Messages under way at once.
 const CONCURRENT: usize = 8;
 
+/// A key, and its value where the operation writes one.
+type Item<'a> = (&'a [u8], &'a [u8]);
+/// Items, by their index, that go to one node together.
+type Message = (Arc<Link>, Vec<usize>);
+
 enum Kind {
     Get,
     Set(Option<Ttl>),
@@ -35,8 +40,8 @@ enum Kind {
 struct Batch<'a> {
     operation: &'static str,
     kind: Kind,
-    /// Distinct keys, and values where the operation writes some.
-    items: Vec<(&'a [u8], &'a [u8])>,
+    /// Of distinct keys.
+    items: Vec<Item<'a>>,
 }
 
 /// What became of one item, where it is settled.
@@ -82,10 +87,8 @@ pub(crate) async fn delete_many(router: &Router, keys: &[&[u8]]) -> Result<u64> 
 }
 
 /// Each key once, with its last value, and where each of the given keys went.
-fn distinct<'a>(
-    items: impl Iterator<Item = (&'a [u8], &'a [u8])>,
-) -> (Vec<(&'a [u8], &'a [u8])>, Vec<usize>) {
-    let mut distinct: Vec<(&[u8], &[u8])> = Vec::new();
+fn distinct<'a>(items: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> (Vec<Item<'a>>, Vec<usize>) {
+    let mut distinct: Vec<Item<'_>> = Vec::new();
     let mut seen = HashMap::new();
     let places = items
         .map(|(key, value)| {
@@ -184,13 +187,9 @@ impl Batch<'_> {
     }
 
     /// Groups items into messages to the nodes that serve them; some may have no node now.
-    fn split(
-        &self,
-        router: &Router,
-        pending: &[usize],
-    ) -> (Vec<(Arc<Link>, Vec<usize>)>, Vec<usize>) {
+    fn split(&self, router: &Router, pending: &[usize]) -> (Vec<Message>, Vec<usize>) {
         let topology = router.shared.topology();
-        let mut messages: Vec<(Arc<Link>, Vec<usize>)> = Vec::new();
+        let mut messages: Vec<Message> = Vec::new();
         let mut homeless = Vec::new();
         // The open message of each node, and its size.
         let mut open: HashMap<*const Link, (usize, usize)> = HashMap::new();
@@ -235,7 +234,7 @@ impl Batch<'_> {
         } else {
             match wire.send(&self.many(&indices)).await {
                 Sent::Reply(reply) => Sent::Reply(self.spread(reply, indices.len())),
-                Sent::NotSent => Sent::NotSent,
+                Sent::Unsent => Sent::Unsent,
                 Sent::Lost => Sent::Lost,
             }
         };
@@ -255,7 +254,7 @@ impl Batch<'_> {
                 };
                 return (indices.into_iter().map(lost).collect(), None);
             }
-            Sent::NotSent => return (all_again(indices), None),
+            Sent::Unsent => return (all_again(indices), None),
             Sent::Lost => return (all_again(indices), Some(lost(link.address()))),
         };
         let mut obstacle = None;

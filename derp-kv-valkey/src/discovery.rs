@@ -86,7 +86,7 @@ async fn ask(wire: &Wire, address: &Address) -> Result<SlotMap> {
             });
         }
         Sent::Reply(reply) => reply,
-        Sent::NotSent | Sent::Lost => return Err(crate::router::lost(address)),
+        Sent::Unsent | Sent::Lost => return Err(crate::router::lost(address)),
     };
     let map = SlotMap::parse(&reply, address).ok_or_else(crate::reply::unexpected)?;
     if map.ranges.is_empty() {

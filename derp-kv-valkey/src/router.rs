@@ -184,7 +184,7 @@ impl Router {
         let error = match sent {
             Sent::Reply(Value::ServerError(error)) => error,
             Sent::Reply(value) => return Next::Done(Ok(value)),
-            Sent::NotSent => return Next::Later,
+            Sent::Unsent => return Next::Later,
             Sent::Lost if request.safety == Safety::Once => {
                 self.shared.doubt();
                 return Next::Done(Err(lost(from).with_may_have_applied(true)));

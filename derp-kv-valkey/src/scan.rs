@@ -179,7 +179,7 @@ impl Scan<'_> {
                     _ => return Err(reply::unexpected()),
                 },
                 Sent::Reply(reply) => return Ok(Some(reply)),
-                Sent::NotSent | Sent::Lost => {
+                Sent::Unsent | Sent::Lost => {
                     progress.obstacle = Some(lost(link.address()));
                     self.start_over().await?;
                     return Ok(None);

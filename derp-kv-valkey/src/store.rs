@@ -16,8 +16,7 @@ use crate::router::Router;
 use crate::script::{self, Script};
 use crate::{batch, commands, reply, scan, tracking};
 
-/// The longest command that the server takes: half of its `client-query-buffer-limit` of 1 GiB
-/// may be used up by what is under way beside it.
+/// The longest command: a little below the server's `client-query-buffer-limit` of 1 GiB.
 const LONGEST_COMMAND: usize = 1024 * 1024 * 1024 - 1024 * 1024;
 
 /// A store on a Valkey server or cluster: a cheap handle, to be cloned freely.

@@ -26,7 +26,7 @@ pub(crate) enum Sent<T = Value> {
     /// The server answered; an error reply is an answer too.
     Reply(T),
     /// Not a byte of it left.
-    NotSent,
+    Unsent,
     /// The connection ended first: the server may have executed it.
     Lost,
 }
@@ -213,7 +213,7 @@ impl Wire {
 
     pub(crate) async fn send(&self, cmd: &Cmd) -> Sent {
         if !self.is_ready() {
-            return Sent::NotSent;
+            return Sent::Unsent;
         }
         let mut connection = self.connection.clone();
         self.exchange(async move { connection.send_packed_command(cmd).await }).await
@@ -222,7 +222,7 @@ impl Wire {
     /// Sends commands back to back; each gets its own answer.
     pub(crate) async fn send_all(&self, pipeline: &Pipeline, count: usize) -> Sent<Vec<Value>> {
         if !self.is_ready() {
-            return Sent::NotSent;
+            return Sent::Unsent;
         }
         let mut connection = self.connection.clone();
         self.exchange(async move { connection.send_packed_commands(pipeline, 0, count).await })
@@ -233,7 +233,7 @@ impl Wire {
         // Read before the request is handed over: none of its bytes are in it.
         let written = self.meter.written();
         if !self.is_open() {
-            return Sent::NotSent;
+            return Sent::Unsent;
         }
         let unanswered = Unanswered(self);
         let answer = answer.await;
@@ -241,7 +241,7 @@ impl Wire {
         match answer {
             Ok(value) => Sent::Reply(value),
             // The connection writes nothing more after it has failed a request.
-            Err(_) if self.meter.written() == written => Sent::NotSent,
+            Err(_) if self.meter.written() == written => Sent::Unsent,
             Err(_) => Sent::Lost,
         }
     }
@@ -281,7 +281,7 @@ impl Wire {
                 Some(reply) => Sent::Reply(reply),
                 None => Sent::Lost,
             },
-            Sent::NotSent => Sent::NotSent,
+            Sent::Unsent => Sent::Unsent,
             Sent::Lost => Sent::Lost,
         }
     }
