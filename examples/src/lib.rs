@@ -1,1 +1,12 @@
-//! What the example programs share.
+//! A checkout service on derp-kv, and a backend on redb as a third party would write it.
+
+pub mod app;
+pub mod config;
+pub mod database;
+pub mod error;
+mod limit;
+mod orders;
+mod products;
+pub mod redb_store;
+mod user;
+mod webhooks;

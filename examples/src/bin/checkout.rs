@@ -1,0 +1,87 @@
+//! The checkout service: `checkout [--config derp.toml] [--listen 127.0.0.1:8080]`.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use derp_kv_examples::app::{self, Settings};
+use derp_kv_examples::config::Config;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+const USAGE: &str = "usage: checkout [--config derp.toml] [--listen 127.0.0.1:8080]";
+
+/// How long requests that are under way may take after a signal to stop.
+const GRACE: Duration = Duration::from_secs(10);
+
+struct Options {
+    config: Config,
+    listen: String,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let (result, code) = match options() {
+        Ok(options) => (run(options).await, 1),
+        Err(error) => (Err(error), 2),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With its causes, and in one line whatever they hold.
+            let line: Vec<_> = error.chain().map(ToString::to_string).collect();
+            eprintln!("checkout: {}", line.join(": ").lines().collect::<Vec<_>>().join(" | "));
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn options() -> anyhow::Result<Options> {
+    let mut options = Options { config: Config::default(), listen: "127.0.0.1:8080".to_owned() };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let value = args.next().context(USAGE)?;
+        match arg.as_str() {
+            "--config" => options.config = Config::from_toml_path(value)?,
+            "--listen" => options.listen = value,
+            _ => bail!(USAGE),
+        }
+    }
+    Ok(options)
+}
+
+async fn run(options: Options) -> anyhow::Result<()> {
+    let backend = options.config.backend();
+    let kv = options.config.open().await.with_context(|| format!("cannot open {backend}"))?;
+    let listener = TcpListener::bind(&options.listen)
+        .await
+        .with_context(|| format!("--listen: cannot listen on {}", options.listen))?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+
+    let (router, drained) = app::service(kv, Settings::default());
+    println!("listening on http://{} with the {backend} store", listener.local_addr()?);
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    let serve = axum::serve(listener, service).with_graceful_shutdown(async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        // The receiver lives as long as `run`.
+        let _ = stop.send(());
+    });
+    let finish = async {
+        serve.await?;
+        drained.wait().await;
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        result = finish => result?,
+        () = async { let _ = stopped.await; tokio::time::sleep(GRACE).await } => {
+            eprintln!("checkout: stopped with requests under way");
+        }
+    }
+    println!("stopped");
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Which store the service runs on.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use derp_kv_core::{Error, ErrorKind, KvStore, Result};
+use derp_kv_memory::MemoryConfig;
+use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
+use serde::Deserialize;
+
+/// The memory bound of the embedded store where the file sets none: 256 MiB.
+pub const DEFAULT_MAX_BYTES: u64 = 256 * 1024 * 1024;
+
+/// A store that can be opened.
+///
+/// `[kv] backend` is `"memory"` or `"valkey"`. Without it, a table `[kv.valkey]` alone means
+/// Valkey, `[kv.memory]` alone or nothing at all means memory, and both tables are an error.
+#[derive(Clone, Debug)]
+pub enum Config {
+    /// The embedded store, under a memory bound.
+    Memory(MemoryConfig),
+    /// A Valkey server or cluster.
+    Valkey(ValkeyConfig),
+}
+
+#[derive(Default, Deserialize)]
+struct File {
+    #[serde(default)]
+    kv: Tables,
+}
+
+#[derive(Default, Deserialize)]
+struct Tables {
+    backend: Option<String>,
+    memory: Option<toml::Table>,
+    valkey: Option<toml::Table>,
+}
+
+impl Config {
+    /// Reads the text of a `derp.toml`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`] names the field.
+    pub fn from_toml_str(text: &str) -> Result<Self> {
+        let file: File = toml::from_str(text).map_err(|error| invalid(error.to_string()))?;
+        let kv = file.kv;
+        let valkey = match (kv.backend.as_deref(), kv.memory.is_some(), kv.valkey.is_some()) {
+            (Some("memory"), ..) => false,
+            (Some("valkey"), ..) => true,
+            (Some(_), ..) => {
+                return Err(invalid("[kv] backend: must be \"memory\" or \"valkey\""));
+            }
+            (None, true, true) => {
+                let message = "[kv] backend: set it, for there is [kv.memory] and [kv.valkey]";
+                return Err(invalid(message));
+            }
+            (None, _, valkey) => valkey,
+        };
+        if valkey {
+            return ValkeyConfig::from_toml_str(text).map(Self::Valkey);
+        }
+        let mut config = MemoryConfig::from_toml_str(text)?;
+        config.max_bytes.get_or_insert(DEFAULT_MAX_BYTES);
+        Ok(Self::Memory(config))
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_toml_str`](Self::from_toml_str), and for a file that cannot be read.
+    pub fn from_toml_path(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            invalid(format!("cannot read {}: {error}", path.display())).with_source(error)
+        })?;
+        Self::from_toml_str(&text)
+    }
+
+    /// Opens the store.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`ValkeyStore::connect`]; the embedded store is always there.
+    pub async fn open(self) -> Result<Arc<dyn KvStore>> {
+        Ok(match self {
+            Self::Memory(config) => Arc::new(config.build()),
+            Self::Valkey(config) => Arc::new(ValkeyStore::connect(config).await?),
+        })
+    }
+
+    /// The name of the backend.
+    #[must_use]
+    pub fn backend(&self) -> &'static str {
+        match self {
+            Self::Memory(_) => "memory",
+            Self::Valkey(_) => "valkey",
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let mut config = MemoryConfig::default();
+        config.max_bytes = Some(DEFAULT_MAX_BYTES);
+        Self::Memory(config)
+    }
+}
+
+fn invalid(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::InvalidArgument, message.into())
+}

@@ -1,0 +1,94 @@
+//! What a client is told when a request fails.
+
+use std::time::Duration;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use derp_kv_core::{Error, ErrorKind};
+use serde_json::json;
+
+/// An answer that is not a success: `{"error": "...", "message": "..."}`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{status}: {message}")]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    retry_after: Option<u64>,
+}
+
+impl ApiError {
+    /// An answer with `status`; `code` is for programs and `message` for people.
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), retry_after: None }
+    }
+
+    /// The request cannot be understood.
+    pub fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    }
+
+    /// There is no such thing.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// The service is at fault; what went wrong is in its log.
+    #[must_use]
+    pub fn internal() -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request failed")
+    }
+
+    /// Tells the client to wait so many seconds.
+    #[must_use]
+    pub fn retry_after_secs(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+}
+
+impl From<Error> for ApiError {
+    /// The operator reads the details in the log, the client does not.
+    fn from(error: Error) -> Self {
+        let seconds = error.retry_after().map_or(1, whole_seconds);
+        match error.kind() {
+            ErrorKind::InProgress => Self::new(
+                StatusCode::CONFLICT,
+                "in_progress",
+                "the same request is being worked on",
+            )
+            .retry_after_secs(seconds),
+            ErrorKind::KeyReused => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "key_reused",
+                "this Idempotency-Key was used with another request body",
+            ),
+            // A retry changes nothing about these.
+            ErrorKind::InvalidArgument | ErrorKind::Corrupt | ErrorKind::Unsupported => {
+                eprintln!("store: {error}");
+                Self::internal()
+            }
+            _ => {
+                eprintln!("store: {error}");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "try again later")
+                    .retry_after_secs(seconds)
+            }
+        }
+    }
+}
+
+/// Rounded up: a client that waits so long is never too early.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = axum::Json(json!({ "error": self.code, "message": self.message }));
+        let mut response = (self.status, body).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}

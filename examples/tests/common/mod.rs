@@ -1,0 +1,124 @@
+//! A service on a real socket, and a client.
+#![allow(dead_code, reason = "each test uses a part")]
+
+pub(crate) mod valkey;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use derp_kv_core::{KvStore, RateLimit};
+use derp_kv_examples::app::{self, Settings};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Settings under which only what a test is about limits it.
+pub(crate) fn settings() -> Settings {
+    Settings {
+        database_delay: Duration::from_millis(200),
+        order_limit: RateLimit::new(10_000, Duration::from_secs(60)),
+    }
+}
+
+/// Starts the service in this runtime.
+pub(crate) async fn serve(kv: Arc<dyn KvStore>, settings: Settings) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (router, _) = app::service(kv, settings);
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    tokio::spawn(async move { axum::serve(listener, service).await });
+    address
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| &**value)
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
+    }
+
+    /// Asserts an error with this status, and returns its message.
+    #[track_caller]
+    pub(crate) fn refused(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{self:?}");
+        self.json()["message"].as_str().expect("a message").to_owned()
+    }
+}
+
+/// Sends one request on a connection of its own.
+pub(crate) async fn send(
+    at: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
+    let mut stream = open(at, method, path, headers, body).await;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.expect("an answer");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    let mut lines = head.lines();
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status");
+    let headers = lines.filter_map(|line| line.split_once(": "));
+    Answer {
+        status: status.parse().expect("a number"),
+        headers: headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect(),
+        body: body.to_owned(),
+    }
+}
+
+/// Sends one request, and leaves its answer to be read or abandoned.
+pub(crate) async fn open(
+    at: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> TcpStream {
+    let mut request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\nContent-Length: {}\r\n",
+        body.len()
+    );
+    for (name, value) in headers {
+        request += &format!("{name}: {value}\r\n");
+    }
+    request += "\r\n";
+    request += body;
+    let mut stream = TcpStream::connect(at).await.expect("the service listens");
+    stream.write_all(request.as_bytes()).await.expect("the service reads");
+    stream
+}
+
+pub(crate) async fn get(at: SocketAddr, path: &str) -> Answer {
+    send(at, "GET", path, &[], "").await
+}
+
+pub(crate) async fn order(at: SocketAddr, key: &str, body: &str) -> Answer {
+    send(at, "POST", "/orders", &[("Idempotency-Key", key), ("X-User", "ada")], body).await
+}
+
+pub(crate) async fn webhook(at: SocketAddr, body: &str) -> Answer {
+    send(at, "POST", "/webhooks", &[], body).await
+}
+
+pub(crate) async fn stat(at: SocketAddr, name: &str) -> u64 {
+    get(at, "/stats").await.json()[name].as_u64().expect("a number")
+}
+
+/// The path of a file that is not there yet, in a directory that cargo keeps for tests.
+pub(crate) fn scratch(name: &str) -> std::path::PathBuf {
+    let name = format!("{}-{name}", std::process::id());
+    let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_file(&path);
+    path
+}
