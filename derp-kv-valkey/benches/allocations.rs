@@ -5,9 +5,9 @@ mod support;
 use std::alloc::System;
 
 use anyhow::Result;
+use derp_kv_valkey::test_server::Server;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use support::measure::{Round, Work};
-use support::servers::Server;
 use support::{Args, Data, Op, Row, Rows, Subjects};
 
 #[global_allocator]
@@ -39,7 +39,7 @@ async fn main() -> Result<()> {
     let args = Args::parse()?;
     let mut rows = Rows::new(&args)?;
     let turns = if args.short { 1 } else { 200 };
-    let server = Server::start(&[]).await?;
+    let server = Server::start().await?;
     let subjects = Subjects::standalone(&server).await?;
     let data = Data::new(10_000, 64);
     data.fill(&subjects.redis_rs).await?;

@@ -3,9 +3,9 @@
 mod support;
 
 use anyhow::Result;
+use derp_kv_valkey::test_server::{Cluster, Server};
 use redis::aio::ConnectionLike;
 use support::measure::{Plan, compare};
-use support::servers::{Cluster, Server};
 use support::{Args, Data, Op, Row, Rows, Subjects};
 
 const KEYS: usize = 10_000;
@@ -14,11 +14,11 @@ const KEYS: usize = 10_000;
 async fn main() -> Result<()> {
     let args = Args::parse()?;
     let mut rows = Rows::new(&args)?;
-    let server = Server::start(&[]).await?;
+    let server = Server::start().await?;
     let subjects = Subjects::standalone(&server).await?;
     measure("clients", &subjects, &[64, 4096], &args, &mut rows).await?;
     drop((subjects, server));
-    let cluster = Cluster::start(3).await?;
+    let cluster = Cluster::start(3, 0).await?;
     let subjects = Subjects::cluster(&cluster).await?;
     measure("cluster", &subjects, &[64], &args, &mut rows).await
 }

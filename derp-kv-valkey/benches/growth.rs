@@ -3,16 +3,16 @@
 mod support;
 
 use anyhow::Result;
+use derp_kv_valkey::test_server::{Cluster, Server};
 use redis::aio::ConnectionLike;
 use support::measure::{Plan, compare};
-use support::servers::{Cluster, Server};
 use support::{Args, Data, Op, Row, Rows, Subjects};
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse()?;
     let mut growth = Growth { plan: Plan::growth(&args), rows: Rows::new(&args)?, args };
-    let server = Server::start(&[]).await?;
+    let server = Server::start().await?;
     let subjects = Subjects::standalone(&server).await?;
     growth.callers(&subjects).await?;
     growth.keys(&subjects).await?;
@@ -96,7 +96,7 @@ impl Growth {
 
     async fn primaries(&mut self) -> Result<()> {
         for primaries in self.points("primaries", &[3, 4, 5, 6]) {
-            let cluster = Cluster::start(primaries).await?;
+            let cluster = Cluster::start(primaries, 0).await?;
             let subjects = Subjects::cluster(&cluster).await?;
             let data = Data::new(10_000, 64);
             data.fill(&subjects.redis_rs).await?;

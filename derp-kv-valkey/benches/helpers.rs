@@ -3,35 +3,36 @@
 mod support;
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use derp_kv_core::{
     Dedup, GuardedGet, Idempotency, KvStore, KvStoreExt as _, Processed, RateLimit,
 };
 use derp_kv_memory::MemoryStore;
+use derp_kv_valkey::test_server::Server;
 use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
+use futures_util::StreamExt as _;
+use redis::aio::MultiplexedConnection;
 use support::measure::{cpu_time, quantiles};
-use support::servers::Server;
-use support::{Args, Row, Rows};
+use support::{Args, Row, Rows, bare_client, bare_connection};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 const TTL: Duration = Duration::from_secs(600);
-/// By this name the server tells the stores from the bench's own connection.
-const CLIENT: &str = "bench";
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse()?;
     let mut rows = Rows::new(&args)?;
-    let server = Server::start(&[]).await?;
-    let counter = Counter(server.connect().await?);
+    let server = Server::start().await?;
+    let counter = Counter { connection: bare_connection(&server).await?, server: &server };
     let turns = if args.short { 10 } else { 2000 };
     let valkey = connect(&server).await?;
-    let mut one_by_one = OneByOne { subject: "Valkey", counter: Some(counter.clone()), turns };
+    let mut one_by_one = OneByOne { subject: "Valkey", counter: Some(&counter), turns };
     one_by_one.all(&valkey, &mut rows).await?;
     one_by_one = OneByOne { subject: "memory", counter: None, turns: turns * 5 };
     one_by_one.all(&MemoryStore::new(), &mut rows).await?;
@@ -41,36 +42,47 @@ async fn main() -> Result<()> {
 }
 
 async fn connect(server: &Server) -> Result<ValkeyStore> {
-    let config = ValkeyConfig::default().addresses([("127.0.0.1", server.port)]);
-    let config = config.client_name(CLIENT).op_timeout(Duration::from_secs(10));
+    let config = ValkeyConfig::default().addresses([server.address()]);
+    let config = config.op_timeout(Duration::from_secs(10));
     Ok(ValkeyStore::connect(config).await?)
 }
 
-/// Counts the commands that the stores have sent; a script is one of them.
-#[derive(Clone)]
-struct Counter(redis::aio::MultiplexedConnection);
+/// Counts the commands that reach the server; a script is one of them.
+struct Counter<'a> {
+    connection: MultiplexedConnection,
+    server: &'a Server,
+}
 
-impl Counter {
-    async fn commands(&self) -> Result<u64> {
-        let mut connection = self.0.clone();
-        let list: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut connection).await?;
-        let mut sum = 0;
-        for client in list.lines().filter(|line| line.contains(&format!(" name={CLIENT} "))) {
-            let count = client.split(' ').find_map(|field| field.strip_prefix("tot-cmds="));
-            sum += count.context("the server does not count commands")?.parse::<u64>()?;
+impl Counter<'_> {
+    /// How many commands the server gets while `work` is done.
+    async fn during<T>(&self, work: impl Future<Output = Result<T>>) -> Result<(T, usize)> {
+        let mut lines =
+            pin!(bare_client(self.server)?.get_async_monitor().await?.into_on_message::<String>());
+        let result = work.await?;
+        // The server tells of everything in its order: after the mark there is nothing left.
+        let mark = "the end of the count";
+        let mut connection = self.connection.clone();
+        redis::cmd("ECHO").arg(mark).exec_async(&mut connection).await?;
+        let mut count = 0;
+        while let Some(line) = lines.next().await {
+            if line.contains(mark) {
+                return Ok((result, count));
+            }
+            // What a script does is no command of the client's.
+            count += usize::from(!line.contains(" lua] "));
         }
-        Ok(sum)
+        bail!("the server stopped telling")
     }
 }
 
 /// One caller, one call after the other.
-struct OneByOne {
+struct OneByOne<'a> {
     subject: &'static str,
-    counter: Option<Counter>,
+    counter: Option<&'a Counter<'a>>,
     turns: usize,
 }
 
-impl OneByOne {
+impl OneByOne<'_> {
     async fn all(&self, kv: &(impl KvStore + Clone), rows: &mut Rows) -> Result<()> {
         kv.set(b"warm", b"value", None).await?;
         let cached = || GuardedGet::ttl(TTL);
@@ -136,7 +148,10 @@ impl OneByOne {
     ) -> Result<()> {
         // Scripts are loaded once; that is no cost of a call.
         call(usize::MAX).await?;
-        let before = self.commands().await?;
+        let commands = match self.counter {
+            Some(counter) => Some(counter.during(call(usize::MAX - 1)).await?.1 as f64),
+            None => None,
+        };
         let cpu = cpu_time();
         let mut latencies = Vec::with_capacity(self.turns);
         for at in 0..self.turns {
@@ -145,7 +160,6 @@ impl OneByOne {
             latencies.push(begun.elapsed());
         }
         let cpu = cpu_time() - cpu;
-        let after = self.commands().await?;
         let turns = self.turns as f64;
         let took = latencies.iter().sum::<Duration>();
         let (p50_us, p99_us) = quantiles(latencies);
@@ -156,34 +170,24 @@ impl OneByOne {
             callers: Some(1),
             ops_per_s: Some(turns / took.as_secs_f64()),
             cpu_ns_per_op: Some(cpu.as_nanos() as f64 / turns),
-            commands_per_op: before
-                .zip(after)
-                .map(|(before, after)| (after - before) as f64 / turns),
+            commands_per_op: commands,
             p50_us: Some(p50_us),
             p99_us: Some(p99_us),
             ..Row::default()
         })
     }
-
-    async fn commands(&self) -> Result<Option<u64>> {
-        match &self.counter {
-            Some(counter) => Ok(Some(counter.commands().await?)),
-            None => Ok(None),
-        }
-    }
 }
 
 /// Two processes, each with many callers of one cold key.
-async fn herd(server: &Server, counter: &Counter, args: &Args, rows: &mut Rows) -> Result<()> {
+async fn herd(server: &Server, counter: &Counter<'_>, args: &Args, rows: &mut Rows) -> Result<()> {
     let (callers, compute, rounds) = match args.short {
         true => (10, Duration::from_millis(20), 1),
         false => (500, Duration::from_millis(500), 3),
     };
     for round in 0..rounds {
         let stores = [connect(server).await?, connect(server).await?];
-        let before = counter.commands().await?;
         let cpu = cpu_time();
-        let barrier = Arc::new(Barrier::new(2 * callers));
+        let barrier = Arc::new(Barrier::new(2 * callers + 1));
         let computed = Arc::new(AtomicUsize::new(0));
         let mut tasks = JoinSet::new();
         for caller in 0..2 * callers {
@@ -202,13 +206,17 @@ async fn herd(server: &Server, counter: &Counter, args: &Args, rows: &mut Rows) 
                 Ok(begun.elapsed())
             });
         }
-        let mut latencies = Vec::new();
-        while let Some(latency) = tasks.join_next().await {
-            latencies.push(latency??);
-        }
+        let herd = async {
+            barrier.wait().await;
+            let mut latencies = Vec::new();
+            while let Some(latency) = tasks.join_next().await {
+                latencies.push(latency??);
+            }
+            Ok(latencies)
+        };
+        let (latencies, commands) = counter.during(herd).await?;
         let ops = latencies.len() as f64;
         let cpu = cpu_time() - cpu;
-        let commands = counter.commands().await? - before;
         let (p50_us, p99_us) = quantiles(latencies);
         rows.push(&Row {
             suite: "helpers",

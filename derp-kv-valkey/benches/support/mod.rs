@@ -6,11 +6,10 @@ mod clients;
 mod data;
 pub mod measure;
 mod rows;
-pub mod servers;
 mod subjects;
 
 pub use args::Args;
 pub use clients::{Fred, Op, RedisRs, Rustis, Store, Task};
 pub use data::Data;
 pub use rows::{Row, Rows};
-pub use subjects::Subjects;
+pub use subjects::{Subjects, bare_client, bare_connection};

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use derp_kv_valkey::test_server::{Cluster, Server};
 use derp_kv_valkey::{Mode, ValkeyConfig, ValkeyStore};
 use fred::interfaces::ClientLike as _;
 use fred::types::config::{Config, ServerConfig};
@@ -9,8 +10,10 @@ use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 
 use super::measure::Contender;
-use super::servers::{Cluster, Server};
 use super::{Data, Fred, Op, RedisRs, Rustis, Store, Task};
+
+/// Longer than any answer takes.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Every client, connected to the same server or cluster.
 pub struct Subjects<C> {
@@ -26,12 +29,17 @@ impl Subjects<MultiplexedConnection> {
     /// # Errors
     /// A client cannot connect.
     pub async fn standalone(server: &Server) -> Result<Self> {
-        let config = ValkeyConfig::default().addresses([("127.0.0.1", server.port)]);
+        let (host, port) = server.address();
+        let config = ValkeyConfig::default().addresses([server.address()]);
         Ok(Self {
-            redis_rs: server.connect().await?,
-            store: ValkeyStore::connect(config.op_timeout(Duration::from_secs(10))).await?,
-            fred: connect_fred(Config::from_url(&server.url())?).await?,
-            rustis: rustis::client::Client::connect(server.url()).await?,
+            redis_rs: bare_connection(server).await?,
+            store: ValkeyStore::connect(config.op_timeout(TIMEOUT)).await?,
+            fred: connect_fred(Config {
+                server: ServerConfig::new_centralized(host, port),
+                ..Config::default()
+            })
+            .await?,
+            rustis: rustis::client::Client::connect(url(server.address())).await?,
             fred_has_mget: true,
         })
     }
@@ -42,8 +50,8 @@ impl Subjects<ClusterConnection> {
     /// A client cannot connect.
     pub async fn cluster(cluster: &Cluster) -> Result<Self> {
         let addresses = cluster.addresses();
-        let redis_rs = ClusterClient::builder(cluster.urls())
-            .response_timeout(Duration::from_secs(10))
+        let redis_rs = ClusterClient::builder(addresses.iter().cloned().map(url))
+            .response_timeout(TIMEOUT)
             .build()?;
         let config = ValkeyConfig::default().addresses(addresses.clone()).mode(Mode::Cluster);
         let server = ServerConfig::new_clustered(addresses.clone());
@@ -51,7 +59,7 @@ impl Subjects<ClusterConnection> {
         let rustis = format!("redis+cluster://{}", nodes.join(","));
         Ok(Self {
             redis_rs: redis_rs.get_async_connection().await?,
-            store: ValkeyStore::connect(config.op_timeout(Duration::from_secs(10))).await?,
+            store: ValkeyStore::connect(config.op_timeout(TIMEOUT)).await?,
             fred: connect_fred(Config { server, ..Config::default() }).await?,
             rustis: rustis::client::Client::connect(rustis).await?,
             fred_has_mget: false,
@@ -75,6 +83,24 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> Subjects<C> {
         }
         contenders
     }
+}
+
+fn url((host, port): (String, u16)) -> String {
+    format!("redis://{host}:{port}")
+}
+
+/// # Errors
+/// The address is no address.
+pub fn bare_client(server: &Server) -> Result<redis::Client> {
+    Ok(redis::Client::open(url(server.address()))?)
+}
+
+/// # Errors
+/// The server does not answer.
+pub async fn bare_connection(server: &Server) -> Result<MultiplexedConnection> {
+    // The default of half a second is too short for 512 answers of 400 KiB each.
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(TIMEOUT));
+    Ok(bare_client(server)?.get_multiplexed_async_connection_with_config(&config).await?)
 }
 
 async fn connect_fred(config: Config) -> Result<fred::clients::Client> {
