@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,6 +130,9 @@ impl KvStore for MemoryStore {
     async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
         let named = |error: derp_kv_core::Error| error.with_operation("mset");
         let ttl = Ttl::optional(ttl).map_err(named)?;
+        // Of equal keys only the last is written, and only it takes room.
+        let mut seen = HashSet::new();
+        let items: Vec<_> = items.iter().rev().filter(|(key, _)| seen.insert(*key)).collect();
         let hashes: Vec<_> = items.iter().map(|(key, _)| self.inner.hash(key)).collect();
         let write = |shards: &mut crate::inner::LockedShards<'_>| {
             // Room for all of them is made sure of first: the batch is written whole or not.
@@ -137,14 +141,10 @@ impl KvStore for MemoryStore {
                 growth = growth.saturating_add(shards.slot(hash, key).cached_growth(value)?);
             }
             self.inner.reserve(growth)?;
-            let mut used = 0;
             for ((key, value), &hash) in items.iter().zip(&hashes) {
                 let mut slot = shards.slot(hash, key);
-                used += slot.cached_growth(value).unwrap_or(0);
                 slot.write_cached_reserved(value, deadline(slot.now, ttl));
             }
-            // A key named twice was reserved for twice.
-            self.inner.release(growth.saturating_sub(used));
             Ok(())
         };
         self.writing().update_many(&hashes, write).map_err(named)

@@ -229,3 +229,15 @@ fn config_errors_name_the_field() {
     let missing = MemoryConfig::from_toml_path("/nowhere/derp.toml").unwrap_err();
     assert!(missing.to_string().contains("/nowhere/derp.toml"));
 }
+
+#[tokio::test]
+async fn a_key_named_twice_in_a_batch_keeps_the_account_right() {
+    let kv = MemoryStore::new();
+    let long = [0; 100];
+    kv.set(b"k", &long, None).await.unwrap();
+    kv.mset(&[(b"k", b""), (b"k", &long)], None).await.unwrap();
+    assert!(kv.delete(b"k").await.unwrap());
+    // An account that has lost bytes would say now that there is no room.
+    kv.set(b"k", &long, None).await.unwrap();
+    kv.set(b"other", &long, None).await.unwrap();
+}
