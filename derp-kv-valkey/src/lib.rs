@@ -1,4 +1,4 @@
-//! The Valkey backend of derp-kv: [`ValkeyStore`], on one server or a cluster.
+#![doc = include_str!("../README.md")]
 
 mod address;
 mod backoff;
