@@ -64,7 +64,11 @@ impl RedbStore {
         let database = blocking(|| Database::create(path)).map_err(failed)?;
         let (clock, flights) = (AtomicU64::new(0), Flights::new());
         let store = Self(Arc::new(Inner { database, durability, clock, flights }));
-        store.write(|tables| Ok(tables.changed = true))?; // makes the tables for the reads
+        let make_tables = |tables: &mut Tables<'_>| {
+            tables.changed = true;
+            Ok(())
+        };
+        store.write(make_tables)?; // the reads want them
         Ok(store)
     }
 

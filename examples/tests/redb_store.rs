@@ -20,6 +20,7 @@ async fn everything_is_there_after_reopening() {
         let path = scratch(&format!("reopen-{durability:?}.redb"));
         let kv = RedbStore::open(&path, durability).unwrap();
         kv.set(b"plain", b"\0\xff", None).await.unwrap();
+        kv.set(b"", b"the empty key", None).await.unwrap();
         kv.set(b"timed", b"v", HOUR).await.unwrap();
         kv.set(b"short", b"v", Some(Duration::from_millis(1))).await.unwrap();
         kv.incr(b"counter", 41, HOUR).await.unwrap();
@@ -28,6 +29,7 @@ async fn everything_is_there_after_reopening() {
         tokio::time::sleep(Duration::from_millis(5)).await;
         let kv = RedbStore::open(&path, durability).unwrap();
         assert_eq!(kv.get(b"plain").await.unwrap().as_deref(), Some(&b"\0\xff"[..]));
+        assert_eq!(kv.get(b"").await.unwrap().as_deref(), Some(&b"the empty key"[..]));
         assert_eq!(kv.ttl(b"plain").await.unwrap(), Some(Expiry::Never));
         let Some(Expiry::In(left)) = kv.ttl(b"timed").await.unwrap() else { panic!("a TTL") };
         assert!(left < HOUR.unwrap() && !left.is_zero(), "{left:?}");

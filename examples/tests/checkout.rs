@@ -1,0 +1,125 @@
+//! The checkout program: its options, its page, and the stampede beside it.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Output, Stdio};
+
+const CHECKOUT: &str = env!("CARGO_BIN_EXE_checkout");
+
+/// The running program; dropped, it is killed.
+struct Running(Child, String);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn start() -> Running {
+    let mut command = Command::new(CHECKOUT);
+    let mut child =
+        command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::with_capacity(1, child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let url = line.strip_prefix("listening on ").and_then(|line| line.split(' ').next());
+    Running(child, url.expect("it says where it listens").to_owned())
+}
+
+fn shell(line: &str) -> Output {
+    Command::new("sh").args(["-c", line]).output().expect("a shell")
+}
+
+#[test]
+fn the_page_prints_what_the_service_prints() {
+    assert!(shell("command -v curl").status.success(), "curl is not there: install curl");
+    let service = start();
+    let page = include_str!("../README.md").replace("http://localhost:8080", &service.1);
+    let mut lines = 0;
+    for block in page.split("```console\n").skip(1) {
+        let block = block.split("```").next().unwrap_or_default();
+        for step in block.split("$ ").filter(|step| step.starts_with("curl ")) {
+            let (command, expected) = step.split_once('\n').expect("an answer");
+            let output = String::from_utf8(shell(command).stdout).unwrap();
+            assert_eq!(output, expected, "{command}");
+            lines += 1;
+        }
+    }
+    assert!(lines >= 8, "the page has its lines: {lines}");
+}
+
+#[test]
+fn a_wrong_configuration_names_the_field_and_exits_with_2() {
+    for (text, named) in [
+        ("[kv]\nbackend = \"disk\"", "[kv] backend"),
+        ("[kv.memory]\n[kv.valkey]", "[kv] backend"),
+        ("[kv.memory]\nmax_byte = 1", "max_byte"),
+        ("[kv.memory]\nmax_bytes = 0", "max_bytes"),
+        ("[kv.valkey]\nadresses = []", "adresses"),
+        ("[kv]\nbackend = \"valkey\"\n[kv.valkey]\naddresses = [[\"h\", 0]]", "addresses"),
+    ] {
+        let path = common::scratch("derp.toml");
+        std::fs::write(&path, text).unwrap();
+        let output = Command::new(CHECKOUT).arg("--config").arg(&path).output().unwrap();
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}: {error}");
+        assert!(error.contains(named), "{text}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    for arguments in [&["--config", "/nowhere/derp.toml"][..], &["--listen"], &["--help", "x"]] {
+        let output = Command::new(CHECKOUT).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_signal_stops_it_after_the_requests_under_way() {
+    let mut service = start();
+    let url = format!("{}/products/42", service.1);
+    let request = std::thread::spawn(move || {
+        Command::new("curl").args(["-s", &url]).output().expect("curl is not there: install curl")
+    });
+    // The request is under way as soon as the database was asked.
+    let stats = format!("curl -s {}/stats", service.1);
+    while !String::from_utf8_lossy(&shell(&stats).stdout).contains("\"queries\":1") {
+        std::thread::yield_now();
+    }
+    assert!(shell(&format!("kill -TERM {}", service.0.id())).status.success());
+    let page = String::from_utf8(request.join().unwrap().stdout).unwrap();
+    assert!(page.contains("kettle"), "{page}");
+    assert!(service.0.wait().unwrap().success());
+    let mut rest = String::new();
+    service.0.stdout.take().unwrap().read_to_string(&mut rest).unwrap();
+    assert_eq!(rest, "stopped\n");
+}
+
+fn stampede(name: &str, arguments: &[&std::ffi::OsStr]) -> Vec<Vec<String>> {
+    let svg = common::scratch(&format!("{name}.svg"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stampede"));
+    command.args(["--callers", "50", "--svg"]).arg(&svg).args(arguments);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(std::fs::read_to_string(svg).unwrap().starts_with("<svg"));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let rows = text.lines().filter(|row| row.starts_with("unpro") || row.starts_with("guarded"));
+    rows.map(|row| row.split_whitespace().map(str::to_owned).collect()).collect()
+}
+
+#[test]
+fn a_stampede_on_memory_computes_once() {
+    let rows = stampede("memory", &[]);
+    assert_eq!(rows[0][..4], ["unprotected", "50", "50", "100"]);
+    assert_eq!(rows[1][..4], ["guarded_get", "50", "1", "5"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stampede_of_two_processes_on_valkey_computes_once() {
+    let server = common::valkey::Server::start().await;
+    let config = common::scratch("stampede.toml");
+    let text = format!("[kv.valkey]\naddresses = [[\"127.0.0.1\", {}]]\n", server.port);
+    std::fs::write(&config, text).unwrap();
+    let rows = stampede("valkey", &["--config".as_ref(), config.as_os_str()]);
+    assert_eq!(rows[0][..3], ["unprotected", "100", "100"]);
+    assert_eq!(rows[1][..3], ["guarded_get", "100", "1"]);
+}
