@@ -47,6 +47,16 @@ use crate::{Counter, Expiry, Flights, Result};
 /// Turn each `ttl` into a [`Ttl`](crate::Ttl) before anything else, read counters with
 /// [`Counter::parse`], and run the conformance suite. Wrap a foreign failure in
 /// [`Error::with_source`](crate::Error::with_source).
+///
+/// * Compute a deadline from a clock finer than a millisecond: one that is cut to whole
+///   milliseconds first ends a TTL of one early. A deadline that outlives the process needs the
+///   wall clock; guard it against being set back.
+/// * Work handed to another thread goes on when its caller is dropped. It must then not be
+///   applied behind a later call: look whether the caller is still there where the write can no
+///   longer be overtaken, or do not await at all.
+/// * Removing or replacing an expired record is a change of yours, but no key that was there.
+/// * A store that returns [`flights`](Self::flights) keeps them beside its data, so that all
+///   clones share them.
 #[async_trait]
 pub trait KvStore: fmt::Debug + Send + Sync + 'static {
     /// Reads the value of `key`.
