@@ -1,0 +1,93 @@
+//! Turns measured rows into `BENCHMARKS.md` and its plots: `bench_report ROWS.jsonl FOLDER`.
+//!
+//! A row is one JSON object a line; what was not measured is absent:
+//!
+//! | field | |
+//! |---|---|
+//! | `suite` | `clients`, `cluster`, `helpers`, `growth`, `memory` |
+//! | `bench`, `subject` | what was done, and by whom |
+//! | `callers`, `threads`, `value_bytes`, `keys`, `batch`, `primaries` | under which load |
+//! | `ops_per_s`, `p50_us`, `p99_us`, `worst_us` | wall-clock time |
+//! | `cpu_ns_per_op`, `allocs_per_op`, `commands_per_op`, `bytes_per_entry` | costs, of the client process |
+//! | `computed` | how often a herd computed its value |
+//! | `ratio`, `cpu_ratio` | `ops_per_s` and `cpu_ns_per_op` over bare redis-rs in the same rounds |
+//! | `cpu_ratio_dashmap`, `cpu_ratio_moka` | `cpu_ns_per_op` over these in the same rounds |
+
+mod budgets;
+mod plots;
+mod rows;
+mod tables;
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use rows::Rows;
+
+fn main() -> Result<()> {
+    let mut args = std::env::args().skip(1);
+    let usage = "usage: bench_report ROWS.jsonl FOLDER";
+    let rows = Rows::read(&PathBuf::from(args.next().context(usage)?))?;
+    let folder = PathBuf::from(args.next().context(usage)?);
+    let plots = folder.join("docs/bench");
+    std::fs::create_dir_all(&plots)?;
+
+    let mut page = String::new();
+    writeln!(page, "# Benchmarks\n")?;
+    writeln!(page, "Written by `scripts/bench.sh`, which runs everything again. {}\n", machine())?;
+    writeln!(
+        page,
+        "Server and clients share the cores, and other work may have run beside them: the times \
+         are of this machine and this hour. The ratios hold better: the subjects take turns in \
+         rounds of a tenth of a second, each is compared with the other in the same round, and \
+         the median of the rounds is shown. Processor time and allocations are the client \
+         process's own.\n"
+    )?;
+    writeln!(page, "## Budgets\n\n{}", budgets::table(&rows))?;
+    if let Ok(notes) = std::fs::read_to_string(plots.join("notes.md")) {
+        writeln!(page, "{notes}")?;
+    }
+    page += &tables::clients(&rows, "clients", "One server");
+    page += &tables::clients(&rows, "cluster", "A cluster of three primaries");
+    page += &tables::helpers(&rows);
+    page += &tables::growth(&rows);
+    for (file, title) in plots::draw(&rows, &plots)? {
+        writeln!(page, "![{title}](docs/bench/{file})\n")?;
+    }
+    page += &tables::memory(&rows);
+    std::fs::write(folder.join("BENCHMARKS.md"), page.trim_end().to_owned() + "\n")?;
+    Ok(())
+}
+
+/// Processor, system and versions.
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or("unknown", |model| model.trim_start_matches([' ', '\t', ':']));
+    let server = std::env::var("VALKEY_SERVER").unwrap_or_else(|_| "valkey-server".to_owned());
+    let lock = include_str!("../../../../Cargo.lock");
+    let version = |name: &str| {
+        let at = lock.find(&format!("name = \"{name}\"\n"));
+        let version = at.and_then(|at| lock[at..].lines().nth(1));
+        let version = version.and_then(|line| line.split('"').nth(1)).unwrap_or("?");
+        format!("{name} {version}")
+    };
+    let clients = ["redis", "fred", "rustis", "tokio", "moka", "dashmap", "quick_cache"];
+    format!(
+        "Machine: {cores} cores of {model}, {}. Versions: {}, {}, {}.",
+        said_by("uname", &["-sr"]),
+        said_by("rustc", &["--version"]),
+        said_by(&server, &["--version"]).split(" sha=").next().unwrap_or_default(),
+        clients.map(version).join(", "),
+    )
+}
+
+fn said_by(program: &str, args: &[&str]) -> String {
+    match Command::new(program).args(args).output() {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        Err(_) => format!("{program} unknown"),
+    }
+}

@@ -1,0 +1,70 @@
+use std::path::Path;
+
+use anyhow::Result;
+use plotters::prelude::*;
+
+use crate::rows::Rows;
+
+/// A series of the suite `growth`: what it varies, and the name of its picture.
+const SERIES: [(&str, &str, &str); 5] = [
+    ("callers of one hot key", "callers", "callers.svg"),
+    ("keys", "keys", "keys.svg"),
+    ("mget", "batch", "mget.svg"),
+    ("mset", "batch", "mset.svg"),
+    ("primaries", "primaries", "primaries.svg"),
+];
+
+type Points = Vec<(f64, f64)>;
+
+/// Draws the slopes; returns the files and their titles.
+pub(crate) fn draw(rows: &Rows, folder: &Path) -> Result<Vec<(String, String)>> {
+    let mut drawn = Vec::new();
+    for (bench, field, file) in SERIES {
+        let points = |subject: &str| -> Points {
+            let rows = rows.suite("growth").filter(|row| row.is(bench, subject));
+            rows.filter_map(|row| {
+                let x = row.number(field)?;
+                // What a batch costs is told for each of its keys.
+                let parts = row.number("batch").unwrap_or(1.0);
+                Some((x, row.number("cpu_ns_per_op")? / parts))
+            })
+            .collect()
+        };
+        let lines = [("derp-kv", points("derp-kv"), BLUE), ("redis-rs", points("redis-rs"), RED)];
+        if lines.iter().any(|(_, points, _)| points.len() < 2) {
+            continue;
+        }
+        let unit = if field == "batch" { "key" } else { "operation" };
+        let title = format!("{bench}: client CPU per {unit}");
+        chart(&folder.join(file), &title, field, &lines)?;
+        drawn.push((file.to_owned(), title));
+    }
+    Ok(drawn)
+}
+
+fn chart(file: &Path, title: &str, field: &str, lines: &[(&str, Points, RGBColor)]) -> Result<()> {
+    let all = || lines.iter().flat_map(|(_, points, _)| points);
+    let left = all().map(|point| point.0).fold(f64::INFINITY, f64::min);
+    let right = all().map(|point| point.0).fold(0.0, f64::max);
+    let top = all().map(|point| point.1).fold(0.0, f64::max) * 1.1;
+    let root = SVGBackend::new(file, (720, 360)).into_drawing_area();
+    root.fill(&WHITE)?;
+    let mut chart = ChartBuilder::on(&root)
+        .caption(title, ("sans-serif", 20))
+        .margin(12)
+        .x_label_area_size(40)
+        .y_label_area_size(70)
+        .build_cartesian_2d((left..right).log_scale(), 0.0..top)?;
+    chart.configure_mesh().x_desc(field).y_desc("nanoseconds").draw()?;
+    for (name, points, color) in lines {
+        let color = *color;
+        chart
+            .draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))?
+            .label(*name)
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], color.stroke_width(2)));
+        chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, color.filled())))?;
+    }
+    chart.configure_series_labels().background_style(WHITE).border_style(BLACK).draw()?;
+    root.present()?;
+    Ok(())
+}
