@@ -316,7 +316,9 @@ fn main() -> Result<()> {
             "keys": entries, "value_bytes": 64, "bytes_per_entry": bytes,
         }))?;
     }
-    push(runtime()?.block_on(mass_expiry(entries))?)?;
+    for _ in 0..3 {
+        push(runtime()?.block_on(mass_expiry(entries))?)?;
+    }
     push(runtime()?.block_on(scan(entries))?)?;
     mixes(short, &mut push)
 }

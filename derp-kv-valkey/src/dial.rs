@@ -58,8 +58,42 @@ enum Transport {
 pub(crate) struct Stream {
     transport: Transport,
     meter: Arc<Meter>,
-    /// The others had their turn before this batch of requests is written.
-    yielded: bool,
+    pace: Pace,
+}
+
+/// Decides whether a batch of requests lets the other ready tasks run before it is written: they
+/// add their requests, and one system call writes them all. A lone caller gains nothing and would
+/// pay for the detour.
+#[derive(Default)]
+struct Pace {
+    /// The batch has had its chance, at this length.
+    batch: Option<usize>,
+    /// Batches in a row that did not grow by waiting.
+    in_vain: u8,
+    /// So many batches are written at once, after several in vain.
+    at_once: u8,
+}
+
+impl Pace {
+    fn waits(&mut self, length: usize) -> bool {
+        if let Some(before) = self.batch {
+            if length > before {
+                self.in_vain = 0;
+            } else if before != usize::MAX {
+                self.in_vain = self.in_vain.saturating_add(1);
+                self.at_once = if self.in_vain > 3 { 15 } else { 0 };
+            }
+            self.batch = Some(usize::MAX);
+            return false;
+        }
+        if self.at_once > 0 {
+            self.at_once -= 1;
+            self.batch = Some(usize::MAX);
+            return false;
+        }
+        self.batch = Some(length);
+        true
+    }
 }
 
 /// Connects to `address`. The caller bounds the time.
@@ -74,7 +108,7 @@ pub(crate) async fn dial(
     } else {
         Transport::Plain(tcp)
     };
-    Ok(Stream { transport, meter, yielded: false })
+    Ok(Stream { transport, meter, pace: Pace::default() })
 }
 
 async fn connect_tcp(address: &Address, config: &ValkeyConfig) -> Result<TcpStream, Failure> {
@@ -156,9 +190,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        // Tasks that are ready now add their requests, and one system call writes them all.
-        if !self.yielded {
-            self.yielded = true;
+        if self.pace.waits(buf.len()) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -176,7 +208,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.yielded = false;
+        self.pace.batch = None;
         match &mut self.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
