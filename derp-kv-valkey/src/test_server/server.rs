@@ -69,7 +69,6 @@ impl Server {
     }
 
     /// A server with options.
-    #[must_use]
     pub fn builder() -> ServerBuilder {
         ServerBuilder::default()
     }
@@ -177,7 +176,7 @@ impl Server {
     /// # Errors
     ///
     /// When the server refuses the command (the error holds its words) or does not answer.
-    pub async fn command<A: AsRef<[u8]>>(&self, command: &[A]) -> Result<Reply> {
+    pub async fn command<A: AsRef<[u8]> + Sync>(&self, command: &[A]) -> Result<Reply> {
         let command: Vec<&[u8]> = command.iter().map(AsRef::as_ref).collect();
         let name = String::from_utf8_lossy(command.first().copied().unwrap_or_default());
         let call = async {
