@@ -1,6 +1,6 @@
 //! The test servers themselves: they start, do what they say, and leave nothing behind.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ fn runs(pid: u32) -> bool {
     state.is_ok_and(|out| out.status.success() && !out.stdout.starts_with(b"Z"))
 }
 
-async fn gone(pid: u32, dir: &PathBuf) {
+async fn gone(pid: u32, dir: &Path) {
     let give_up = Instant::now() + Duration::from_secs(60);
     while runs(pid) || dir.exists() {
         assert!(Instant::now() < give_up, "process {pid} or {} is still there", dir.display());
@@ -102,7 +102,7 @@ async fn a_killed_test_process_leaves_nothing() -> Result<()> {
     child.wait()?;
     let text = std::fs::read_to_string(&report)?;
     let (pid, dir) = text.split_once(' ').context("pid and directory")?;
-    gone(pid.parse()?, &PathBuf::from(dir)).await;
+    gone(pid.parse()?, Path::new(dir)).await;
     Ok(())
 }
 
