@@ -1,1 +1,92 @@
 //! The laws of derp-kv's store trait as a test suite for every backend.
+//!
+//! Say how to open your store ([`Harness`]), and [`conformance_tests!`] makes one test of each
+//! law:
+//!
+//! ```
+//! use async_trait::async_trait;
+//! use derp_kv_conformance::{BoxError, Harness, conformance_tests};
+//! use derp_kv_memory::MemoryStore; // yours
+//!
+//! struct Mine;
+//!
+//! #[async_trait]
+//! impl Harness for Mine {
+//!     type Store = MemoryStore;
+//!     type Guard = (); // or what lives as long as the store: a server, a temporary directory
+//!
+//!     async fn open(&self) -> Result<(MemoryStore, ()), BoxError> {
+//!         Ok((MemoryStore::new(), ())) // fresh and empty
+//!     }
+//! }
+//!
+//! conformance_tests!(Mine);
+//! # fn main() {}
+//! ```
+//!
+//! The tests are named `area::law`, so that `cargo test expiry::` runs an area. A failing one says
+//! which promise is broken, what was seen, and the shortest history that shows it. [`run_all`]
+//! gives the same as a [`Report`].
+
+mod bench;
+mod harness;
+mod history;
+mod input;
+mod laws;
+mod list;
+mod model;
+mod profile;
+mod report;
+mod runner;
+mod scene;
+mod seeds;
+mod violation;
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+
+pub use harness::{BoxError, Harness, Time};
+pub use list::{LAWS, Law, law_table};
+pub use profile::Profile;
+pub use report::{LawReport, Report, Verdict};
+#[doc(hidden)]
+pub use runner::assert_law;
+pub use runner::{run_all, run_law};
+
+/// A key prefix that no other case or test run has, for stores on a shared server.
+#[must_use]
+pub fn fresh_prefix() -> String {
+    let [high, low] = [0, 1].map(|half| RandomState::new().hash_one(half));
+    format!("conformance:{high:016x}{low:016x}:")
+}
+
+/// Makes one `#[test]` of each law, named `area::law`, on the store that a [`Harness`] opens.
+///
+/// It stands in a test file or, for several stores in one file, in a module each. The expression
+/// is evaluated for each law; what it names must be visible where the macro stands.
+///
+/// Seeds of failures are kept in a folder beside the file, one file for each area, and are tried
+/// first the next time.
+#[macro_export]
+macro_rules! conformance_tests {
+    ($harness:expr) => {
+        $crate::for_each_law! { $crate::__law_tests, $harness }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __law_tests {
+    (($harness:expr) $($area:ident { $($law:ident: $sentence:literal, since $since:literal;)* })*) => {
+        $(mod $area {
+            #[allow(unused_imports)]
+            use super::*;
+
+            $(#[test]
+            fn $law() {
+                let id = concat!(stringify!($area), "::", stringify!($law));
+                $crate::assert_law($harness, id, env!("CARGO_MANIFEST_DIR"), file!());
+            })*
+        })*
+    };
+}

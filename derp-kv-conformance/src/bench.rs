@@ -1,0 +1,249 @@
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use derp_kv_core::KvStore;
+use proptest::strategy::Strategy;
+use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+
+use crate::input::{shortened, shown};
+use crate::scene::Scene;
+use crate::seeds::Seeds;
+use crate::violation::Violation;
+use crate::{Harness, Profile, Time};
+
+/// Longer than any case lets pass, short enough for tokio's timers.
+const VIRTUAL_CASE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Shrinking a failure over the network must end, too.
+const SHRINK_MILLIS: u32 = 15_000;
+
+/// How a law failed: what was observed, and after which history.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) observed: String,
+    pub(crate) history: Option<String>,
+}
+
+impl From<Violation> for Failure {
+    fn from(violation: Violation) -> Self {
+        Self { observed: violation.to_string(), history: None }
+    }
+}
+
+pub(crate) type LawResult = Result<(), Failure>;
+
+/// How far a law has come, to be told from outside when it hangs.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) cases: AtomicU64,
+    current: Mutex<String>,
+}
+
+impl Progress {
+    pub(crate) fn current(&self) -> String {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn begin(&self, case: String) {
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = case;
+    }
+
+    fn count(&self) {
+        self.cases.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What a law is given to test a store with.
+pub(crate) struct Bench<'a, H> {
+    pub(crate) harness: &'a H,
+    pub(crate) profile: &'a Profile,
+    pub(crate) seeds: Option<Seeds>,
+    pub(crate) progress: Arc<Progress>,
+}
+
+impl<H: Harness> Bench<'_, H> {
+    /// Whether the store's clock can be moved.
+    pub(crate) fn is_virtual(&self) -> bool {
+        self.harness.time() == Time::Virtual
+    }
+
+    /// Random cases, each on a fresh store; a failing one is shrunk.
+    pub(crate) fn property<S, F>(&self, strategy: S, case: F) -> LawResult
+    where
+        S: Strategy<Value: Debug>,
+        F: AsyncFn(&mut Scene<'_, H>, S::Value) -> Result<(), Violation>,
+    {
+        self.cases(self.profile.cases, &strategy, case)
+    }
+
+    /// Random cases that let time pass. Where that means to wait, they are few: let each try
+    /// much at once.
+    pub(crate) fn timed_property<S, F>(&self, strategy: S, case: F) -> LawResult
+    where
+        S: Strategy<Value: Debug>,
+        F: AsyncFn(&mut Scene<'_, H>, S::Value) -> Result<(), Violation>,
+    {
+        let cases = if self.is_virtual() { self.profile.cases } else { 3 };
+        self.cases(cases, &strategy, case)
+    }
+
+    fn cases<S, F>(&self, cases: u32, strategy: &S, case: F) -> LawResult
+    where
+        S: Strategy<Value: Debug>,
+        F: AsyncFn(&mut Scene<'_, H>, S::Value) -> Result<(), Violation>,
+    {
+        let runtime = self.runtime()?;
+        // A harness that cannot open must not be asked a thousand times over.
+        runtime.block_on(self.within(async { Scene::open(self.harness, self.slack()).await }))?;
+        let config = Config {
+            cases,
+            failure_persistence: self.seeds.clone().map(|seeds| Box::new(seeds) as _),
+            max_shrink_time: SHRINK_MILLIS,
+            ..Config::default()
+        };
+        let result = TestRunner::new(config).run(strategy, |input| {
+            self.progress.begin(shown(&input));
+            let outcome = runtime.block_on(self.within(async {
+                let mut scene = Scene::open(self.harness, self.slack()).await?;
+                case(&mut scene, input).await
+            }));
+            self.progress.count();
+            outcome.map_err(|violation| TestCaseError::fail(violation.to_string()))
+        });
+        runtime.shutdown_background();
+        result.map_err(|error| match error {
+            TestError::Abort(reason) => {
+                Failure { observed: format!("no case could be made: {reason}"), history: None }
+            }
+            TestError::Fail(reason, input) => Failure {
+                observed: reason.to_string(),
+                history: Some(shortened(format!("{input:?}"), 4_000)),
+            },
+        })
+    }
+
+    /// A scene that plays in the store's own time: virtual on one thread, or real on several.
+    pub(crate) fn scenario<F>(&self, scenario: F) -> LawResult
+    where
+        F: AsyncFn(&mut Scene<'_, H>) -> Result<(), Violation>,
+    {
+        let runtime = if self.is_virtual() { self.runtime()? } else { self.threads()? };
+        self.progress.begin("the scene".to_owned());
+        let outcome = runtime.block_on(self.within(async {
+            let mut scene = Scene::open(self.harness, self.slack()).await?;
+            scenario(&mut scene).await
+        }));
+        self.progress.count();
+        runtime.shutdown_background();
+        Ok(outcome?)
+    }
+
+    /// Rounds of contention on one store, in real time on several threads.
+    pub(crate) fn race<F>(&self, round: F) -> LawResult
+    where
+        F: AsyncFn(&mut Scene<'_, H>, u32) -> Result<(), Violation>,
+    {
+        self.rounds(self.profile.rounds, round)
+    }
+
+    /// [`race`](Self::race), where a round is long.
+    pub(crate) fn long_race<F>(&self, round: F) -> LawResult
+    where
+        F: AsyncFn(&mut Scene<'_, H>, u32) -> Result<(), Violation>,
+    {
+        self.rounds(self.profile.rounds.div_ceil(10), round)
+    }
+
+    fn rounds<F>(&self, rounds: u32, round: F) -> LawResult
+    where
+        F: AsyncFn(&mut Scene<'_, H>, u32) -> Result<(), Violation>,
+    {
+        let runtime = self.threads()?;
+        let outcome = runtime.block_on(async {
+            let timeout = self.profile.case_timeout;
+            let slack = self.profile.ttl_slack;
+            let opened = Scene::open(self.harness, slack);
+            let mut scene = in_time(timeout, opened).await?;
+            for number in 0..rounds {
+                self.progress.begin(format!("round {number}"));
+                in_time(timeout, round(&mut scene, number)).await.map_err(|violation| {
+                    Violation::new(format!("in round {number} of {rounds}, {violation}"))
+                })?;
+                self.progress.count();
+            }
+            Ok::<_, Violation>(())
+        });
+        runtime.shutdown_background();
+        Ok(outcome?)
+    }
+
+    fn slack(&self) -> Duration {
+        if self.is_virtual() { Duration::ZERO } else { self.profile.ttl_slack }
+    }
+
+    async fn within<T>(
+        &self,
+        case: impl Future<Output = Result<T, Violation>>,
+    ) -> Result<T, Violation> {
+        // In virtual time the clock jumps to this as soon as nothing else can happen.
+        let timeout =
+            if self.is_virtual() { VIRTUAL_CASE_TIMEOUT } else { self.profile.case_timeout };
+        in_time(timeout, case).await
+    }
+
+    fn runtime(&self) -> Result<Runtime, Failure> {
+        let paused = self.is_virtual();
+        built(Builder::new_current_thread().enable_all().start_paused(paused).build())
+    }
+
+    fn threads(&self) -> Result<Runtime, Failure> {
+        built(Builder::new_multi_thread().worker_threads(4).enable_all().build())
+    }
+}
+
+fn built(runtime: std::io::Result<Runtime>) -> Result<Runtime, Failure> {
+    runtime.map_err(|error| Violation::new(format!("there is no runtime: {error}")).into())
+}
+
+async fn in_time<T>(
+    timeout: Duration,
+    case: impl Future<Output = Result<T, Violation>>,
+) -> Result<T, Violation> {
+    tokio::time::timeout(timeout, case)
+        .await
+        .unwrap_or_else(|_| Err(Violation::new("it hangs: a call has never returned")))
+}
+
+/// Runs `caller` on a task of its own for each of the `stores`, all beginning at once.
+pub(crate) async fn at_once<S, T, F>(
+    stores: impl IntoIterator<Item = S>,
+    caller: impl Fn(usize, S) -> F,
+) -> Result<Vec<T>, Violation>
+where
+    S: KvStore,
+    T: Send + 'static,
+    F: Future<Output = Result<T, Violation>> + Send + 'static,
+{
+    let callers: Vec<_> =
+        stores.into_iter().enumerate().map(|(number, store)| caller(number, store)).collect();
+    let start = Arc::new(Barrier::new(callers.len()));
+    // Aborts the others when one of them has seen a violation.
+    let mut tasks = JoinSet::new();
+    for caller in callers {
+        let start = start.clone();
+        tasks.spawn(async move {
+            start.wait().await;
+            caller.await
+        });
+    }
+    let mut results = Vec::new();
+    while let Some(result) = tasks.join_next().await {
+        results.push(result??);
+    }
+    Ok(results)
+}

@@ -1,0 +1,41 @@
+//! The laws, a file for each area. Each function is named for its law in the list.
+
+use std::time::Duration;
+
+use derp_kv_core::{Expiry, KvStore};
+
+use crate::input::Blob;
+use crate::violation::{Violation, ensure, ensure_eq};
+
+pub(crate) mod basics;
+pub(crate) mod batch;
+pub(crate) mod conditional;
+pub(crate) mod counter;
+
+/// Checks the value, and that the key has the expiry of a write just made with `ttl`.
+async fn expect(
+    kv: &impl KvStore,
+    key: &[u8],
+    value: &Blob,
+    ttl: Option<Duration>,
+) -> Result<(), Violation> {
+    let Some((found, expiry)) = kv.get_with_ttl(key).await? else {
+        return Err(Violation::new(format!("the key is absent, and not {value:?}")));
+    };
+    ensure_eq!(Blob(found.into()), *value, "the value");
+    ensure!(fits(expiry, ttl), "the expiry is {expiry:?}, of a write with a TTL of {ttl:?}");
+    Ok(())
+}
+
+/// Whether `expiry` may be that of a write just made with `ttl`, which is none, or longer than a
+/// case takes.
+fn fits(expiry: Expiry, ttl: Option<Duration>) -> bool {
+    match (ttl, expiry) {
+        (None, expiry) => expiry == Expiry::Never,
+        (Some(ttl), Expiry::In(left)) => {
+            // A fraction of a millisecond rounds up.
+            left <= ttl + Duration::from_millis(1) && left + Duration::from_secs(90) >= ttl
+        }
+        (Some(_), Expiry::Never) => false,
+    }
+}

@@ -1,0 +1,146 @@
+use std::fmt::Write;
+
+/// Calls `callback!` with all laws: the only list of them.
+///
+/// The callback gets `(…)`, the tokens that follow its name, and then for each area
+/// `area { law: "sentence", since "version"; … }`. The tests that
+/// [`conformance_tests!`](crate::conformance_tests) makes, the runner and the tables all come
+/// from it.
+///
+/// # Examples
+///
+/// ```
+/// macro_rules! ids {
+///     (() $($area:ident { $($law:ident: $sentence:literal, since $since:literal;)* })*) => {
+///         [$($(concat!(stringify!($area), "::", stringify!($law))),*),*]
+///     };
+/// }
+/// let ids = derp_kv_conformance::for_each_law! { ids };
+/// assert!(ids.contains(&"expiry::none_clears"));
+/// assert_eq!(ids.len(), derp_kv_conformance::LAWS.len());
+/// ```
+#[macro_export]
+macro_rules! for_each_law {
+    ($($callback:ident)::+) => { $crate::for_each_law! { $($callback)::+, } };
+    ($($callback:ident)::+, $($more:tt)*) => {
+        $($callback)::+! {
+            ($($more)*)
+            basics {
+                reads_your_writes:
+                    "a read answers what the writes before it left, byte for byte, over any history",
+                    since "0.1.0";
+                any_bytes:
+                    "keys and values are arbitrary bytes, the empty ones among them",
+                    since "0.1.0";
+                missing_is_not_an_error:
+                    "a missing key is `None`, `false` or 0, never an error",
+                    since "0.1.0";
+                exists_agrees_with_get:
+                    "`exists` is true exactly where `get` finds a value",
+                    since "0.1.0";
+                set_replaces:
+                    "`set` replaces the value and the expiry of an earlier write",
+                    since "0.1.0";
+                delete_reports_presence:
+                    "`delete` is true exactly where it removed a value",
+                    since "0.1.0";
+            }
+            batch {
+                mget_keeps_order_and_repeats:
+                    "`mget` answers each key in its place, a repeated one each time",
+                    since "0.1.0";
+                mset_last_wins:
+                    "of two equal keys of an `mset`, the later one stays",
+                    since "0.1.0";
+                mset_sets_ttl_with_value:
+                    "`mset` gives every key its TTL in the same step as its value",
+                    since "0.1.0";
+                delete_many_counts_distinct:
+                    "`delete_many` counts the distinct keys that were there",
+                    since "0.1.0";
+                empty_does_nothing:
+                    "an empty batch does nothing",
+                    since "0.1.0";
+            }
+            conditional {
+                set_nx_only_when_absent:
+                    "`set_nx` writes an absent key only; a present one keeps its value and expiry",
+                    since "0.1.0";
+                compares_every_byte:
+                    "`compare_and_set` and `compare_and_delete` compare every byte",
+                    since "0.1.0";
+                absent_never_matches:
+                    "an absent key never matches, not even the empty value",
+                    since "0.1.0";
+                swap_sets_expiry:
+                    "a swap sets the expiry as `set` does; a refusal keeps it",
+                    since "0.1.0";
+            }
+            counter {
+                creates_at_by:
+                    "`incr` creates an absent key at `by`, with `ttl`",
+                    since "0.1.0";
+                keeps_expiry:
+                    "`incr` leaves an existing key its expiry, whatever `ttl` says",
+                    since "0.1.0";
+                get_shows_decimal:
+                    "`get` shows a counter as `i64::to_string` prints it",
+                    since "0.1.0";
+                reports_expiry:
+                    "`incr` reports the expiry of the value that it returns",
+                    since "0.1.0";
+                failure_changes_nothing:
+                    "what is no decimal `i64`, or would leave its range, is `NotAnInteger` and stays",
+                    since "0.1.0";
+            }
+        }
+    };
+}
+
+/// A promise that every store keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Law {
+    /// `area::law`, as in the documentation of the trait and in the name of the test.
+    pub id: &'static str,
+    /// The area alone.
+    pub area: &'static str,
+    /// What is promised.
+    pub sentence: &'static str,
+    /// The version of the suite that had it first.
+    pub since: &'static str,
+}
+
+impl Law {
+    /// The law of this id.
+    #[must_use]
+    pub fn named(id: &str) -> Option<&'static Self> {
+        LAWS.iter().find(|law| law.id == id)
+    }
+}
+
+macro_rules! laws {
+    (() $($area:ident { $($law:ident: $sentence:literal, since $since:literal;)* })*) => {
+        /// All laws, in the order of [`for_each_law!`](crate::for_each_law).
+        pub const LAWS: &[Law] = &[$($(Law {
+            id: concat!(stringify!($area), "::", stringify!($law)),
+            area: stringify!($area),
+            sentence: $sentence,
+            since: $since,
+        },)*)*];
+    };
+}
+
+crate::for_each_law! { laws }
+
+/// All laws as a table in Markdown, as the README shows it.
+#[must_use]
+pub fn law_table() -> String {
+    let mut table = "| law | promise | since |\n|---|---|---|\n".to_owned();
+    for law in LAWS {
+        let Law { id, sentence, since, .. } = law;
+        // Writing to a string cannot fail.
+        let _ = writeln!(table, "| `{id}` | {sentence} | {since} |");
+    }
+    table
+}
