@@ -1,10 +1,10 @@
+use std::env;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::{env, fs};
 
 use super::{Error, Result};
 
@@ -93,10 +93,13 @@ fn locate(named: Option<OsString>, path: Option<OsString>) -> Result<PathBuf> {
     const HOW: &str = "install Valkey 8 or later (`apt-get install valkey-server`, `brew install \
                        valkey`), or set VALKEY_SERVER to the path of its valkey-server";
     if let Some(named) = named {
-        // The server runs in a directory of its own.
-        return fs::canonicalize(&named).map_err(|error| {
-            Error::io(format!("VALKEY_SERVER names {}: {HOW}", named.display()), error)
-        });
+        if !Path::new(&named).is_file() {
+            return Err(Error::new(format!("VALKEY_SERVER names no file: {HOW}")));
+        }
+        // The server runs in a directory of its own. The name is kept: the same binary, called by
+        // what a link leads to, may be another tool.
+        return std::path::absolute(named)
+            .map_err(|error| Error::io("VALKEY_SERVER is no usable path", error));
     }
     let path = path.unwrap_or_default();
     env::split_paths(&path)
@@ -117,5 +120,15 @@ mod tests {
             assert!(text.contains("apt-get install valkey-server"), "{text}");
             assert!(text.contains("VALKEY_SERVER"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_server_named_by_a_link_keeps_its_name() -> Result<()> {
+        let dir = crate::test_server::temp_dir::TempDir::new()?;
+        let link = dir.path().join("valkey-server");
+        let made = std::os::unix::fs::symlink("/bin/sh", &link);
+        made.map_err(|error| Error::io("cannot link", error))?;
+        assert_eq!(locate(Some(link.clone().into_os_string()), None)?, link);
+        Ok(())
     }
 }
