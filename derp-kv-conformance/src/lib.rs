@@ -28,13 +28,18 @@
 //! which promise is broken, what was seen, and the shortest history that shows it. [`run_all`]
 //! gives the same as a [`Report`].
 
+#![allow(clippy::future_not_send, reason = "a case is driven where its guard is, by `block_on`")]
+
 mod bench;
+mod counting;
+mod fault;
 mod harness;
 mod history;
 mod input;
 mod laws;
 mod list;
 mod model;
+mod operation;
 mod profile;
 mod report;
 mod runner;
@@ -45,8 +50,11 @@ mod violation;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
+pub use counting::{CountingStore, Counts};
+pub use fault::{Fault, FaultStore};
 pub use harness::{BoxError, Harness, Time};
 pub use list::{LAWS, Law, law_table};
+pub use operation::Operation;
 pub use profile::Profile;
 pub use report::{LawReport, Report, Verdict};
 #[doc(hidden)]

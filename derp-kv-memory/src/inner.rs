@@ -170,7 +170,7 @@ impl Inner {
     }
 
     fn sweep_some(&self, shard: &mut Shard, now: u64, budget: usize) -> usize {
-        let (taken, freed) = shard.sweep(now, budget);
+        let (taken, freed) = shard.sweep(now, budget, |key| self.hash(key));
         self.release(freed);
         taken
     }

@@ -96,7 +96,12 @@ impl Shard {
 
     /// Looks at no more than `budget` due deadlines, and removes the records that they end.
     /// Returns how many deadlines it took off the heap, and the bytes freed.
-    pub(crate) fn sweep(&mut self, now: u64, budget: usize) -> (usize, usize) {
+    pub(crate) fn sweep(
+        &mut self,
+        now: u64,
+        budget: usize,
+        rehash: impl Fn(&[u8]) -> u64,
+    ) -> (usize, usize) {
         let (mut taken, mut freed) = (0, 0);
         while taken < budget {
             match self.deadlines.peek() {
@@ -105,8 +110,10 @@ impl Shard {
             }
             let Some(Reverse((deadline, hash))) = self.deadlines.pop() else { break };
             taken += 1;
-            // Another record with the same hash and deadline has expired just as well.
-            let due = |record: &Record| record.deadline == Some(deadline);
+            // The table compares a few bits of the hash only: another record of the same moment
+            // must be left to its own node, or its node would be spent on nothing.
+            let due =
+                |record: &Record| record.deadline == Some(deadline) && rehash(&record.key) == hash;
             if let Ok(entry) = self.records.find_entry(hash, due) {
                 freed += entry.remove().0.size();
                 self.expiring -= 1;
