@@ -1,0 +1,90 @@
+//! `already_processed` and `process_once`.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use common::Process;
+use derp_kv_conformance::{CountingStore, Operation};
+use derp_kv_core::{Dedup, Error, ErrorKind, KvStore, KvStoreExt, Processed, Result};
+use derp_kv_memory::MemoryStore;
+
+const RECORD: &[u8] = b"derp:webhook:evt";
+const LOCK: &[u8] = b"derp:webhook:evt:lock";
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+async fn handle<S: KvStore + Clone>(kv: S, runs: &AtomicU32) -> Result<Processed<u32>> {
+    kv.process_once("evt", Dedup::default(), || async {
+        let run = runs.fetch_add(1, Ordering::SeqCst) + 1;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        Ok(run)
+    })
+    .await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_is_new_once_in_its_window() {
+    let kv = CountingStore::new(MemoryStore::new());
+    assert!(!kv.already_processed("evt", Dedup::default()).await.unwrap());
+    assert!(kv.already_processed("evt", Dedup::default()).await.unwrap());
+    let counts = kv.take();
+    assert_eq!((counts.total(), counts.of(Operation::SetNx)), (2, 2));
+    tokio::time::advance(DAY).await;
+    assert!(!kv.already_processed("evt", Dedup::default()).await.unwrap());
+    for (id, options) in [
+        (&b"evt:lock"[..], Dedup::default()),
+        (&[b'x'; 1025][..], Dedup::default()),
+        (b"new", Dedup::default().ttl(Duration::ZERO)),
+    ] {
+        let error = kv.already_processed(id, options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_runs_once_and_duplicates_are_told() {
+    let data = MemoryStore::new();
+    let runs = Arc::new(AtomicU32::new(0));
+    let first = tokio::spawn({
+        let (kv, runs) = (Process::of(&data), runs.clone());
+        async move { handle(kv, &runs).await }
+    });
+    // The handler is slower than its claim lives unrenewed.
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let error = handle(Process::of(&data), &runs).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InProgress);
+        assert!(error.retry_after().is_some());
+    }
+    assert_eq!(first.await.unwrap().unwrap(), Processed::Now(1));
+    assert_eq!(handle(data.clone(), &runs).await.unwrap(), Processed::Before);
+    assert!(data.already_processed("evt", Dedup::default()).await.unwrap());
+    assert!(!data.exists(LOCK).await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_fails_or_is_dropped_leaves_the_event() {
+    let kv = MemoryStore::new();
+    let failed = kv.process_once("evt", Dedup::default(), || async {
+        Err::<(), _>(anyhow::anyhow!("the warehouse is closed"))
+    });
+    assert_eq!(failed.await.unwrap_err().to_string(), "the warehouse is closed");
+    assert!(!kv.exists(LOCK).await.unwrap() && !kv.exists(RECORD).await.unwrap());
+
+    for polls in 0.. {
+        let data = MemoryStore::new();
+        let call = Process::of(&data);
+        let call = call.process_once("evt", Dedup::default(), || async { Ok::<_, Error>(()) });
+        let finished = common::drop_after(polls, call).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(!data.exists(LOCK).await.unwrap(), "after {polls} polls");
+        let again = data.process_once("evt", Dedup::default(), || async { Ok::<_, Error>(()) });
+        again.await.unwrap();
+        if finished {
+            assert!(polls > 5);
+            break;
+        }
+    }
+}
