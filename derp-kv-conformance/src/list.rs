@@ -76,6 +76,38 @@ macro_rules! for_each_law {
                     "a swap sets the expiry as `set` does; a refusal keeps it",
                     since "0.1.0";
             }
+            expiry {
+                expired_is_absent:
+                    "an expired key is absent to every operation, at once",
+                    since "0.1.0";
+                any_history_keeps_its_deadlines:
+                    "over any history, each key lives exactly as long as its last TTL says",
+                    since "0.1.0";
+                invalid_ttl_writes_nothing:
+                    "a TTL of zero or above `MAX_TTL` is `InvalidArgument`, and nothing is written",
+                    since "0.1.0";
+                millisecond_resolution:
+                    "a TTL has a resolution of one millisecond",
+                    since "0.1.0";
+                fractions_round_up:
+                    "a fraction of a millisecond rounds up",
+                    since "0.1.0";
+                ttl_within_bounds:
+                    "what is left of a TTL is never zero and never above what was set",
+                    since "0.1.0";
+                none_clears:
+                    "a TTL of `None` means no expiry, also where there was one",
+                    since "0.1.0";
+                value_and_expiry_agree:
+                    "`get_with_ttl` reads value and expiry of one write",
+                    since "0.1.0";
+                expire_creates_nothing:
+                    "`expire` of a missing key is false and creates nothing",
+                    since "0.1.0";
+                expire_replaces:
+                    "`expire` replaces the expiry, be it longer, shorter or none, and keeps the value",
+                    since "0.1.0";
+            }
             counter {
                 creates_at_by:
                     "`incr` creates an absent key at `by`, with `ttl`",
@@ -91,6 +123,70 @@ macro_rules! for_each_law {
                     since "0.1.0";
                 failure_changes_nothing:
                     "what is no decimal `i64`, or would leave its range, is `NotAnInteger` and stays",
+                    since "0.1.0";
+            }
+            scan {
+                prefix_is_literal:
+                    "no byte of a prefix is a wildcard; the empty prefix means all",
+                    since "0.1.0";
+                sees_every_stable_key:
+                    "a key that exists during the whole scan is yielded",
+                    since "0.1.0";
+                never_invents:
+                    "a key that was never written, or lacks the prefix, is never yielded",
+                    since "0.1.0";
+                ends_when_dropped:
+                    "a dropped or halted scan harms nothing",
+                    since "0.1.0";
+            }
+            concurrency {
+                cancel_is_all_or_nothing:
+                    "a dropped call is wholly applied or not applied, and harms no later call",
+                    since "0.1.0";
+                value_and_expiry_stay_together:
+                    "of racing writes, value and expiry come from the same one",
+                    since "0.1.0";
+                one_set_nx_wins:
+                    "of racing `set_nx` exactly one is true, and none takes the place of a `set`",
+                    since "0.1.0";
+                increments_all_count:
+                    "no racing increment is lost or counted twice",
+                    since "0.1.0";
+                compare_and_set_loses_no_update:
+                    "of racing `compare_and_set` that expect one value exactly one is true",
+                    since "0.1.0";
+                one_compare_and_delete_wins:
+                    "of racing `compare_and_delete` exactly one is true",
+                    since "0.1.0";
+                one_delete_wins:
+                    "of racing deletions exactly one reports the key",
+                    since "0.1.0";
+            }
+            errors {
+                never_show_values:
+                    "no error shows a value",
+                    since "0.1.0";
+                refusals_are_certain:
+                    "a refused call says that nothing was applied, and that trying again is no use",
+                    since "0.1.0";
+            }
+            prefix {
+                isolates:
+                    "what happens under one prefix shows under no other",
+                    since "0.1.0";
+                scan_strips:
+                    "a scan yields keys as they were written, without the prefix",
+                    since "0.1.0";
+                flights_are_its_own:
+                    "tenants that use one key share no computation",
+                    since "0.1.0";
+            }
+            wait {
+                returns_in_time:
+                    "`wait_for_change` returns by `at_most`, and changes nothing",
+                    since "0.1.0";
+                loses_no_change:
+                    "a backend that knows of changes loses none of them to a waiter",
                     since "0.1.0";
             }
         }

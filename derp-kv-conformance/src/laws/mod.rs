@@ -9,8 +9,14 @@ use crate::violation::{Violation, ensure, ensure_eq};
 
 pub(crate) mod basics;
 pub(crate) mod batch;
+pub(crate) mod concurrency;
 pub(crate) mod conditional;
 pub(crate) mod counter;
+pub(crate) mod errors;
+pub(crate) mod expiry;
+pub(crate) mod prefix;
+pub(crate) mod scan;
+pub(crate) mod wait;
 
 /// Checks the value, and that the key has the expiry of a write just made with `ttl`.
 async fn expect(

@@ -101,6 +101,7 @@ impl KvStore for Naive {
     }
 
     async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
+        Ttl::optional(ttl)?;
         for (key, value) in items {
             self.set(key, value, ttl).await?;
         }

@@ -1,0 +1,317 @@
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::time::Duration;
+
+use derp_kv_core::{Counter, Expiry, KvStore};
+use futures_util::future::{Either, select};
+use proptest::prelude::*;
+
+use crate::Harness;
+use crate::bench::{Bench, LawResult, at_once};
+use crate::input::{Blob, lasting};
+use crate::laws::fits;
+use crate::scene::Scene;
+use crate::violation::{Violation, ensure, ensure_eq};
+
+/// Callers of one round, over as many handles.
+const CALLERS: usize = 8;
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Races of one answer: `call` must be true for exactly one of the callers, who is returned.
+async fn one_wins<H, F>(
+    scene: &mut Scene<'_, H>,
+    what: &str,
+    call: impl Fn(usize, crate::scene::Handle<H::Store>) -> F,
+) -> Result<usize, Violation>
+where
+    H: Harness,
+    F: Future<Output = Result<bool, Violation>> + Send + 'static,
+{
+    let handles = scene.handles(2).await?;
+    let callers = (0..CALLERS).map(|caller| handles[caller % 2].clone());
+    let calls = |number, kv| {
+        let call = call(number, kv);
+        async move { Ok((number, call.await?)) }
+    };
+    let answers = at_once(callers, calls).await?;
+    let winners: Vec<_> =
+        answers.iter().filter(|(_, won)| *won).map(|(number, _)| *number).collect();
+    let [winner] = winners[..] else {
+        let winners = winners.len();
+        return Err(Violation::new(format!("{what} is true for {winners} of {CALLERS} callers")));
+    };
+    Ok(winner)
+}
+
+pub(crate) fn one_set_nx_wins<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.race(async |scene, round| {
+        let key = format!("{round}/nx").into_bytes();
+        let ttl = (round % 2 == 0).then_some(DAY);
+        let winner = one_wins(scene, "set_nx", |number, kv| {
+            let key = key.clone();
+            async move { Ok(kv.set_nx(&key, number.to_string().as_bytes(), ttl).await?) }
+        })
+        .await?;
+        let found = scene.store.get_with_ttl(&key).await?;
+        let (value, expiry) = found.ok_or_else(|| Violation::new("the key is absent"))?;
+        ensure_eq!(Blob(value.into()), Blob(winner.to_string().into_bytes()), "the value");
+        ensure!(fits(expiry, ttl), "the expiry is {expiry:?}, of a TTL of {ttl:?}");
+        // Before or after a plain write, `set_nx` never takes its place.
+        let key = format!("{round}/set").into_bytes();
+        at_once(scene.handles(2).await?, |number, kv| {
+            let key = key.clone();
+            async move {
+                match number {
+                    0 => kv.set(&key, b"set", None).await?,
+                    _ => drop(kv.set_nx(&key, b"set_nx", None).await?),
+                }
+                Ok(())
+            }
+        })
+        .await?;
+        let value = scene.store.get(&key).await?;
+        ensure_eq!(value.as_deref(), Some(&b"set"[..]), "the value after set and set_nx");
+        Ok(())
+    })
+}
+
+pub(crate) fn one_compare_and_delete_wins<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.race(async |scene, round| {
+        let key = format!("{round}").into_bytes();
+        scene.store.set(&key, b"v", None).await?;
+        one_wins(scene, "compare_and_delete", |_, kv| {
+            let key = key.clone();
+            async move { Ok(kv.compare_and_delete(&key, b"v").await?) }
+        })
+        .await?;
+        ensure!(!scene.store.exists(&key).await?, "the deleted key is there");
+        Ok(())
+    })
+}
+
+pub(crate) fn one_delete_wins<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.race(async |scene, round| {
+        let key = format!("{round}").into_bytes();
+        scene.store.set(&key, b"v", None).await?;
+        one_wins(scene, "delete", |number, kv| {
+            let key = key.clone();
+            async move {
+                match number % 2 {
+                    0 => Ok(kv.delete(&key).await?),
+                    _ => Ok(kv.delete_many(&[&key]).await? == 1),
+                }
+            }
+        })
+        .await?;
+        ensure!(!scene.store.exists(&key).await?, "the deleted key is there");
+        Ok(())
+    })
+}
+
+pub(crate) fn increments_all_count<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    const EACH: i64 = 12;
+    bench.race(async |scene, round| {
+        let key = format!("{round}").into_bytes();
+        let ttl = (round % 2 == 0).then_some(DAY);
+        let handles = scene.handles(2).await?;
+        let callers = (0..CALLERS).map(|caller| handles[caller % 2].clone());
+        let counted = at_once(callers, |_, kv| {
+            let key = key.clone();
+            async move {
+                let mut counted = Vec::new();
+                for _ in 0..EACH {
+                    let Counter { value, expiry } = kv.incr(&key, 1, ttl).await?;
+                    ensure!(fits(expiry, ttl), "incr reports {expiry:?}, of a TTL of {ttl:?}");
+                    counted.push(value);
+                }
+                Ok(counted)
+            }
+        })
+        .await?;
+        let total = EACH * CALLERS as i64;
+        let seen: BTreeSet<_> = counted.into_iter().flatten().collect();
+        ensure_eq!(seen, (1..=total).collect(), "the counts, of {CALLERS} callers,");
+        let value = scene.store.get(&key).await?.map(|value| Blob(value.into()));
+        ensure_eq!(value, Some(Blob(total.to_string().into_bytes())), "the value at last");
+        let expiry = scene.store.ttl(&key).await?;
+        let kept = expiry.is_some_and(|expiry| fits(expiry, ttl));
+        ensure!(kept, "the expiry is {expiry:?}, of a TTL of {ttl:?}");
+        Ok(())
+    })
+}
+
+pub(crate) fn compare_and_set_loses_no_update<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    const EACH: u64 = 4;
+    bench.race(async |scene, round| {
+        let key = format!("{round}/one").into_bytes();
+        scene.store.set(&key, b"old", None).await?;
+        let winner = one_wins(scene, "compare_and_set", |number, kv| {
+            let key = key.clone();
+            async move {
+                Ok(kv.compare_and_set(&key, b"old", number.to_string().as_bytes(), None).await?)
+            }
+        })
+        .await?;
+        let value = scene.store.get(&key).await?.map(|value| Blob(value.into()));
+        ensure_eq!(value, Some(Blob(winner.to_string().into_bytes())), "the winner's value");
+        // A counter made of compare_and_set alone.
+        let key = format!("{round}/sum").into_bytes();
+        scene.store.set(&key, b"0", None).await?;
+        at_once(scene.handles(4).await?, |_, kv| {
+            let key = key.clone();
+            async move {
+                let mut left = EACH;
+                while left > 0 {
+                    let seen = kv.get(&key).await?;
+                    let seen = seen.ok_or_else(|| Violation::new("the key is absent"))?;
+                    let next = (Counter::parse(&seen)? + 1).to_string();
+                    if kv.compare_and_set(&key, &seen, next.as_bytes(), None).await? {
+                        left -= 1;
+                    }
+                }
+                Ok(())
+            }
+        })
+        .await?;
+        let value = scene.store.get(&key).await?.map(|value| Blob(value.into()));
+        ensure_eq!(value, Some(Blob((4 * EACH).to_string().into_bytes())), "the sum");
+        Ok(())
+    })
+}
+
+pub(crate) fn value_and_expiry_stay_together<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    /// A TTL that tells whose it is, or none.
+    fn ttl_of(caller: u64) -> Option<Duration> {
+        (!caller.is_multiple_of(3)).then(|| DAY * u32::try_from(caller).unwrap_or(1))
+    }
+    bench.race(async |scene, round| {
+        let key = format!("{round}").into_bytes();
+        if round % 2 == 0 {
+            scene.store.set(&key, b"0", None).await?;
+        }
+        let handles = scene.handles(2).await?;
+        let callers = (0..6).map(|caller| handles[caller % 2].clone());
+        at_once(callers, |number, kv| {
+            let (key, caller) = (key.clone(), number as u64);
+            async move {
+                let (value, ttl) = (caller.to_string(), ttl_of(caller));
+                for _ in 0..3 {
+                    match caller {
+                        4 => drop(kv.set_nx(&key, value.as_bytes(), ttl).await?),
+                        5 => drop(kv.compare_and_set(&key, b"2", value.as_bytes(), ttl).await?),
+                        1 => kv.mset(&[(&key, value.as_bytes())], ttl).await?,
+                        _ => kv.set(&key, value.as_bytes(), ttl).await?,
+                    }
+                }
+                Ok(())
+            }
+        })
+        .await?;
+        let found = scene.store.get_with_ttl(&key).await?;
+        let (value, expiry) = found.ok_or_else(|| Violation::new("the key is absent"))?;
+        let caller = u64::try_from(Counter::parse(&value)?).unwrap_or(0);
+        let ttl = ttl_of(caller);
+        ensure!(fits(expiry, ttl), "{value:?} was set with {ttl:?} and expires in {expiry:?}");
+        Ok(())
+    })
+}
+
+/// The calls that may be dropped, each on a key that held `b"1"` for ever.
+#[derive(Clone, Copy, Debug)]
+enum Write {
+    Set,
+    Mset,
+    Incr,
+    CompareAndSet,
+    SetNx,
+    Delete,
+    CompareAndDelete,
+    Expire,
+}
+
+impl Write {
+    /// The key after the call, where the call was applied.
+    fn after(self, ttl: Option<Duration>) -> Option<(&'static [u8], Option<Duration>)> {
+        match self {
+            Self::Set | Self::Mset | Self::CompareAndSet => Some((b"2", ttl)),
+            Self::Incr => Some((b"2", None)),
+            Self::SetNx => Some((b"1", None)),
+            Self::Delete | Self::CompareAndDelete => None,
+            Self::Expire => Some((b"1", Some(ttl.unwrap_or(DAY)))),
+        }
+    }
+
+    async fn call(self, kv: &impl KvStore, key: &[u8], ttl: Option<Duration>) {
+        // What it answers is lost with the call.
+        match self {
+            Self::Set => drop(kv.set(key, b"2", ttl).await),
+            Self::Mset => drop(kv.mset(&[(key, b"2"), (b"other", b"2")], ttl).await),
+            Self::Incr => drop(kv.incr(key, 1, ttl).await),
+            Self::CompareAndSet => drop(kv.compare_and_set(key, b"1", b"2", ttl).await),
+            Self::SetNx => drop(kv.set_nx(key, b"2", ttl).await),
+            Self::Delete => drop(kv.delete(key).await),
+            Self::CompareAndDelete => drop(kv.compare_and_delete(key, b"1").await),
+            Self::Expire => drop(kv.expire(key, ttl.unwrap_or(DAY)).await),
+        }
+    }
+}
+
+/// Polls `call` so often at most, and then drops it.
+async fn drop_after(polls: u32, call: impl Future) {
+    let mut call = pin!(call);
+    for _ in 0..polls {
+        let pause = pin!(tokio::task::yield_now());
+        if let Either::Left(_) = select(call.as_mut(), pause).await {
+            return;
+        }
+    }
+}
+
+pub(crate) fn cancel_is_all_or_nothing<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    let write = prop_oneof![
+        Just(Write::Set),
+        Just(Write::Mset),
+        Just(Write::Incr),
+        Just(Write::CompareAndSet),
+        Just(Write::SetNx),
+        Just(Write::Delete),
+        Just(Write::CompareAndDelete),
+        Just(Write::Expire),
+    ];
+    let drops = proptest::collection::vec((write, 0_u32..12, lasting(), any::<bool>()), 1..16);
+    bench.property(drops, async |scene, drops| {
+        let kv = &scene.store;
+        for (number, (write, polls, ttl, overtake)) in drops.into_iter().enumerate() {
+            let key = format!("{number}").into_bytes();
+            kv.set(&key, b"1", None).await?;
+            drop_after(polls, write.call(kv, &key, ttl)).await;
+            if overtake {
+                // A later call is not harmed, nor undone afterwards by what was dropped.
+                kv.set(&key, b"later", None).await?;
+            }
+            for _ in 0..3 {
+                let found = kv.get_with_ttl(&key).await?;
+                let is = |wanted: Option<(&[u8], Option<Duration>)>| match (&found, wanted) {
+                    (None, None) => true,
+                    (Some((value, expiry)), Some((wanted, ttl))) => {
+                        value == wanted && fits(*expiry, ttl)
+                    }
+                    _ => false,
+                };
+                let legal = if overtake {
+                    is(Some((b"later", None)))
+                } else {
+                    is(Some((b"1", None))) || is(write.after(ttl))
+                };
+                let what = if overtake { "and a later set " } else { "" };
+                ensure!(legal, "{write:?} with {ttl:?}, dropped, {what}left {found:?}");
+                tokio::task::yield_now().await;
+            }
+            let counted = kv.incr(b"works", 1, None).await?;
+            let expected = i64::try_from(number + 1).unwrap_or(0);
+            ensure_eq!(counted, Counter { value: expected, expiry: Expiry::Never }, "a later call");
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,91 @@
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use derp_kv_core::{Error, GuardedGet, KvStore, KvStoreExt, Prefixed};
+use futures_util::TryStreamExt;
+use futures_util::future::try_join;
+use proptest::prelude::*;
+use tokio::sync::Barrier;
+
+use crate::Harness;
+use crate::bench::{Bench, LawResult};
+use crate::history::histories;
+use crate::input::{Blob, bytes, distinct_keys, long_ttl};
+use crate::laws::expect;
+use crate::model::play;
+use crate::violation::{ensure, ensure_eq};
+
+pub(crate) fn isolates<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    let inputs = (histories(30, long_ttl(), None), distinct_keys(1..6), bytes());
+    bench.property(inputs, async |scene, (history, keys, value)| {
+        let kv = &scene.store;
+        let (ours, theirs) = (Prefixed::new(kv.clone(), "a*:"), Prefixed::new(kv.clone(), "a:"));
+        for key in &keys {
+            theirs.set(key, &value, None).await?;
+            kv.set(&[b"raw", &key[..]].concat(), &value, None).await?;
+        }
+        play(scene, &ours, b"", &history).await?;
+        for key in &keys {
+            expect(&theirs, key, &value, None).await?;
+            expect(kv, &[b"raw", &key[..]].concat(), &value, None).await?;
+        }
+        let found: Vec<_> = theirs.scan(b"").try_collect().await?;
+        let found: BTreeSet<_> = found.into_iter().map(|key| Blob(key.into())).collect();
+        ensure_eq!(found, keys.into_iter().collect(), "what the other tenant finds");
+        Ok(())
+    })
+}
+
+pub(crate) fn scan_strips<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    let prefix = prop_oneof![bytes(), Just(Blob(Vec::new()))];
+    bench.property((prefix, distinct_keys(1..12)), async |scene, (prefix, keys)| {
+        let kv = &scene.store;
+        let tenant = Prefixed::new(kv.clone(), &*prefix);
+        for key in &keys {
+            tenant.set(key, b"v", None).await?;
+            let under = [&prefix[..], &key[..]].concat();
+            ensure!(kv.exists(&under).await?, "{key:?} is not under {prefix:?}");
+        }
+        for begin in keys.iter().chain([&Blob(Vec::new())]) {
+            let found: Vec<_> = tenant.scan(begin).try_collect().await?;
+            let found: BTreeSet<_> = found.into_iter().map(|key| Blob(key.into())).collect();
+            let expected = keys.iter().filter(|key| key.starts_with(begin)).cloned().collect();
+            ensure_eq!(found, expected, "what is found under {begin:?}");
+        }
+        Ok(())
+    })
+}
+
+pub(crate) fn flights_are_its_own<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.scenario(async |scene| {
+        let kv = &scene.store;
+        let tenants = ["a:", "b:"].map(|prefix| Prefixed::new(kv.clone(), prefix));
+        let runs = AtomicU32::new(0);
+        // Each computation ends when both are under way.
+        let both = Arc::new(Barrier::new(2));
+        let call = async |number: usize| {
+            let options = GuardedGet::ttl(Duration::from_secs(60));
+            let compute = || async {
+                runs.fetch_add(1, Ordering::SeqCst);
+                both.wait().await;
+                Ok::<_, Error>(number.to_string())
+            };
+            tenants[number].guarded_get("one key", options, compute).await
+        };
+        let (first, second) = try_join(call(0), call(1)).await?;
+        ensure_eq!((&*first, &*second), (&b"0"[..], &b"1"[..]), "each tenant's value");
+        ensure_eq!(runs.load(Ordering::SeqCst), 2, "the number of computations");
+        for tenant in &tenants {
+            let Some(flights) = tenant.flights() else { continue };
+            ensure!(flights.is_empty(), "a flight outlives its callers");
+            let clone = tenant.clone();
+            let shared = clone.flights().is_some_and(|theirs| std::ptr::eq(theirs, flights));
+            ensure!(shared, "a clone has flights of its own");
+            let inner = kv.flights().is_some_and(|theirs| std::ptr::eq(theirs, flights));
+            ensure!(!inner, "the flights are the inner store's");
+        }
+        Ok(())
+    })
+}
