@@ -1,23 +1,25 @@
 use std::fmt;
+use std::ops::Sub;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use derp_kv_core::{Counter, Expiry, Flights, KvStore, Result};
 use futures_core::stream::BoxStream;
 
 use crate::Operation;
+use crate::wrap::wrap_store;
 
 /// A store that counts the calls of each primitive: exact budgets for your own tests.
 ///
-/// Clones count together. Flights are the inner store's.
+/// Clones count together. A call counts when it is first polled, whether it then succeeds or not,
+/// and a batch counts once. Flights are the inner store's.
 ///
 /// # Examples
 ///
 /// ```
-/// use derp_kv_conformance::{CountingStore, Operation};
+/// use derp_kv_conformance::{CountingStore, Counts, Operation};
 /// use derp_kv_core::{Dedup, KvStoreExt};
 /// use derp_kv_memory::MemoryStore;
 ///
@@ -26,6 +28,10 @@ use crate::Operation;
 /// kv.already_processed("evt_1", Dedup::default()).await?;
 /// let counts = kv.take();
 /// assert_eq!((counts.total(), counts.of(Operation::SetNx)), (1, 1));
+///
+/// let before = kv.counts();
+/// kv.already_processed("evt_1", Dedup::default()).await?;
+/// assert_eq!(kv.counts() - before, Counts::from([(Operation::SetNx, 1)]));
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
@@ -58,14 +64,48 @@ impl<S: KvStore> CountingStore<S> {
         Counts(std::array::from_fn(|at| self.counts[at].swap(0, Ordering::SeqCst)))
     }
 
-    fn count(&self, operation: Operation) -> &S {
+    fn count(&self, operation: Operation) {
         self.counts[operation as usize].fetch_add(1, Ordering::SeqCst);
-        &self.inner
+    }
+
+    fn before_wait(&self) {
+        self.count(Operation::WaitForChange);
+    }
+
+    async fn around<T>(
+        &self,
+        operation: Operation,
+        call: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        self.count(operation);
+        call.await
+    }
+
+    fn around_scan<'a>(&self, keys: BoxStream<'a, Result<Bytes>>) -> BoxStream<'a, Result<Bytes>> {
+        self.count(Operation::Scan);
+        keys
     }
 }
 
-/// How often each primitive was called. Prints those that were.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+wrap_store!(CountingStore);
+
+/// How often each primitive was called: what was counted, or what a test expects.
+///
+/// It prints as a table of those that were called.
+///
+/// # Examples
+///
+/// ```
+/// use derp_kv_conformance::{Counts, Operation};
+///
+/// let counts = Counts::from([(Operation::Get, 12), (Operation::SetNx, 1)]);
+/// assert_eq!(counts.to_string(), "\
+/// operation           calls
+/// get                    12
+/// set_nx                  1
+/// total                  13");
+/// ```
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts([u64; Operation::ALL.len()]);
 
 impl Counts {
@@ -80,93 +120,44 @@ impl Counts {
     pub fn total(&self) -> u64 {
         self.0.iter().sum::<u64>() - self.of(Operation::WaitForChange)
     }
+
+    fn called(&self) -> impl Iterator<Item = (Operation, u64)> {
+        Operation::ALL.into_iter().zip(self.0).filter(|(_, calls)| *calls > 0)
+    }
+}
+
+impl<const N: usize> From<[(Operation, u64); N]> for Counts {
+    /// An operation that is named twice has the sum.
+    fn from(calls: [(Operation, u64); N]) -> Self {
+        let mut counts = Self::default();
+        for (operation, calls) in calls {
+            counts.0[operation as usize] += calls;
+        }
+        counts
+    }
+}
+
+impl Sub for Counts {
+    type Output = Self;
+
+    /// The calls since `earlier`; none where there are fewer, after a [`CountingStore::take`].
+    fn sub(self, earlier: Self) -> Self {
+        Self(std::array::from_fn(|at| self.0[at].saturating_sub(earlier.0[at])))
+    }
+}
+
+impl fmt::Debug for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.called()).finish()
+    }
 }
 
 impl fmt::Display for Counts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let called = Operation::ALL.iter().filter(|&&operation| self.of(operation) > 0);
-        for (at, &operation) in called.enumerate() {
-            let gap = if at == 0 { "" } else { ", " };
-            write!(f, "{gap}{operation} {}", self.of(operation))?;
+        writeln!(f, "{:18}  {:>5}", "operation", "calls")?;
+        for (operation, calls) in self.called() {
+            writeln!(f, "{operation:18}  {calls:>5}")?;
         }
-        Ok(())
-    }
-}
-
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<S: KvStore> KvStore for CountingStore<S> {
-    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        self.count(Operation::Get).get(key).await
-    }
-
-    async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
-        self.count(Operation::GetWithTtl).get_with_ttl(key).await
-    }
-
-    async fn exists(&self, key: &[u8]) -> Result<bool> {
-        self.count(Operation::Exists).exists(key).await
-    }
-
-    async fn ttl(&self, key: &[u8]) -> Result<Option<Expiry>> {
-        self.count(Operation::Ttl).ttl(key).await
-    }
-
-    async fn mget(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
-        self.count(Operation::Mget).mget(keys).await
-    }
-
-    fn scan(&self, prefix: &[u8]) -> BoxStream<'_, Result<Bytes>> {
-        self.count(Operation::Scan).scan(prefix)
-    }
-
-    async fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
-        self.count(Operation::Set).set(key, value, ttl).await
-    }
-
-    async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
-        self.count(Operation::Mset).mset(items, ttl).await
-    }
-
-    async fn delete(&self, key: &[u8]) -> Result<bool> {
-        self.count(Operation::Delete).delete(key).await
-    }
-
-    async fn delete_many(&self, keys: &[&[u8]]) -> Result<u64> {
-        self.count(Operation::DeleteMany).delete_many(keys).await
-    }
-
-    async fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
-        self.count(Operation::Expire).expire(key, ttl).await
-    }
-
-    async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {
-        self.count(Operation::SetNx).set_nx(key, value, ttl).await
-    }
-
-    async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
-        self.count(Operation::Incr).incr(key, by, ttl).await
-    }
-
-    async fn compare_and_set(
-        &self,
-        key: &[u8],
-        expected: &[u8],
-        value: &[u8],
-        ttl: Option<Duration>,
-    ) -> Result<bool> {
-        self.count(Operation::CompareAndSet).compare_and_set(key, expected, value, ttl).await
-    }
-
-    async fn compare_and_delete(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
-        self.count(Operation::CompareAndDelete).compare_and_delete(key, expected).await
-    }
-
-    async fn wait_for_change(&self, key: &[u8], seen: Option<&[u8]>, at_most: Duration) {
-        self.count(Operation::WaitForChange).wait_for_change(key, seen, at_most).await;
-    }
-
-    fn flights(&self) -> Option<&Flights> {
-        self.inner.flights()
+        write!(f, "{:18}  {:>5}", "total", self.total())
     }
 }

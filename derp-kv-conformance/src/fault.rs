@@ -2,13 +2,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use derp_kv_core::{Counter, Error, ErrorKind, Expiry, Flights, KvStore, Result};
 use futures_core::stream::BoxStream;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
+use tokio::sync::watch;
 
 use crate::Operation;
+use crate::wrap::wrap_store;
 
 /// What happens to a call that a [`FaultStore`] picks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +18,11 @@ pub enum Fault {
     /// It fails with [`ErrorKind::Unavailable`] and does nothing.
     FailBefore,
     /// It is applied, and then fails with [`ErrorKind::Timeout`]; where it writes, the error says
-    /// that it may have been applied.
+    /// that it may have been applied. A scan fails after its last key.
     FailAfter,
+    /// It does nothing, and fails with the same error as [`FailAfter`](Self::FailAfter): the
+    /// request was lost, and the caller cannot tell.
+    Lose,
     /// It is applied, and never answers.
     Hang,
     /// It waits, and then goes on as ever.
@@ -30,13 +34,14 @@ enum Pick {
     None,
     Nth(u64),
     Each(Operation),
+    NthOf { operation: Operation, nth: u64 },
     Random { seed: u64, one_in: u64 },
 }
 
 /// A store whose calls fail as planned: what does your code do when the store fails *here*?
 ///
 /// Calls are counted from 0, over all clones; waiting for a change is neither counted nor picked.
-/// Flights are the inner store's.
+/// Flights are the inner store's. No call is made up, made twice, or given another's answer.
 ///
 /// # Examples
 ///
@@ -59,12 +64,21 @@ pub struct FaultStore<S> {
     pick: Pick,
     fault: Fault,
     calls: Arc<AtomicU64>,
-    injected: Arc<AtomicU64>,
+    /// Those of the one primitive that is counted apart.
+    of_one: Arc<AtomicU64>,
+    injected: watch::Sender<u64>,
 }
 
 impl<S: KvStore> FaultStore<S> {
     fn with(inner: S, pick: Pick, fault: Fault) -> Self {
-        Self { inner, pick, fault, calls: Arc::default(), injected: Arc::default() }
+        Self {
+            inner,
+            pick,
+            fault,
+            calls: Arc::default(),
+            of_one: Arc::default(),
+            injected: watch::Sender::new(0),
+        }
     }
 
     /// No call fails; they are counted.
@@ -80,6 +94,11 @@ impl<S: KvStore> FaultStore<S> {
     /// Each call of one primitive fails.
     pub fn each(inner: S, operation: Operation, fault: Fault) -> Self {
         Self::with(inner, Pick::Each(operation), fault)
+    }
+
+    /// The call number `nth` of one primitive fails, and no other.
+    pub fn nth_of(inner: S, operation: Operation, nth: u64, fault: Fault) -> Self {
+        Self::with(inner, Pick::NthOf { operation, nth }, fault)
     }
 
     /// One call in `one_in` fails, by chance: the same ones for the same seed.
@@ -102,7 +121,17 @@ impl<S: KvStore> FaultStore<S> {
     /// How many of them were picked.
     #[must_use]
     pub fn injected(&self) -> u64 {
-        self.injected.load(Ordering::SeqCst)
+        *self.injected.borrow()
+    }
+
+    /// Waits until `calls` of them were picked: a call that hangs has got that far.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it changes nothing.
+    pub async fn until_injected(&self, calls: u64) {
+        // The sender lives as long as `self`.
+        let _ = self.injected.subscribe().wait_for(|injected| *injected >= calls).await;
     }
 
     fn picked(&self, operation: Operation) -> Option<Fault> {
@@ -111,17 +140,20 @@ impl<S: KvStore> FaultStore<S> {
             Pick::None => false,
             Pick::Nth(nth) => number == nth,
             Pick::Each(each) => operation == each,
+            Pick::NthOf { operation: only, nth } => {
+                operation == only && self.of_one.fetch_add(1, Ordering::SeqCst) == nth
+            }
             Pick::Random { seed, one_in } => {
                 scrambled(seed ^ scrambled(number)).is_multiple_of(one_in)
             }
         };
         picked.then(|| {
-            self.injected.fetch_add(1, Ordering::SeqCst);
+            self.injected.send_modify(|injected| *injected += 1);
             self.fault
         })
     }
 
-    async fn run<T>(
+    async fn around<T>(
         &self,
         operation: Operation,
         call: impl Future<Output = Result<T>> + Send,
@@ -129,12 +161,14 @@ impl<S: KvStore> FaultStore<S> {
         match self.picked(operation) {
             None => call.await,
             Some(Fault::FailBefore) => Err(refused(operation)),
+            Some(Fault::Lose) => Err(unanswered(operation)),
             Some(Fault::FailAfter) => {
-                call.await?;
+                // Whatever came of it, nobody gets to know.
+                let _ = call.await;
                 Err(unanswered(operation))
             }
             Some(Fault::Hang) => {
-                call.await?;
+                let _ = call.await;
                 std::future::pending().await
             }
             Some(Fault::Delay(delay)) => {
@@ -143,14 +177,38 @@ impl<S: KvStore> FaultStore<S> {
             }
         }
     }
+
+    fn around_scan<'a>(&self, keys: BoxStream<'a, Result<Bytes>>) -> BoxStream<'a, Result<Bytes>> {
+        let failing = |error| stream::iter([Err(error)]);
+        match self.picked(Operation::Scan) {
+            None => keys,
+            Some(Fault::FailBefore) => failing(refused(Operation::Scan)).boxed(),
+            Some(Fault::Lose) => failing(unanswered(Operation::Scan)).boxed(),
+            Some(Fault::FailAfter) => keys.chain(failing(unanswered(Operation::Scan))).boxed(),
+            Some(Fault::Hang) => keys.chain(stream::pending()).boxed(),
+            Some(Fault::Delay(delay)) => {
+                let late = async move {
+                    tokio::time::sleep(delay).await;
+                    keys
+                };
+                stream::once(late).flatten().boxed()
+            }
+        }
+    }
+
+    fn before_wait(&self) {
+        // A wait has no way to fail.
+    }
 }
 
+wrap_store!(FaultStore);
+
 fn refused(operation: Operation) -> Error {
-    Error::new(ErrorKind::Unavailable, "injected before the call").with_operation(operation.name())
+    Error::new(ErrorKind::Unavailable, "injected: not called").with_operation(operation.name())
 }
 
 fn unanswered(operation: Operation) -> Error {
-    Error::new(ErrorKind::Timeout, "injected after the call")
+    Error::new(ErrorKind::Timeout, "injected: no answer")
         .with_operation(operation.name())
         .with_may_have_applied(operation.writes())
 }
@@ -161,100 +219,4 @@ fn scrambled(seed: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
-}
-
-#[async_trait]
-#[deny(clippy::missing_trait_methods)]
-impl<S: KvStore> KvStore for FaultStore<S> {
-    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        self.run(Operation::Get, self.inner.get(key)).await
-    }
-
-    async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
-        self.run(Operation::GetWithTtl, self.inner.get_with_ttl(key)).await
-    }
-
-    async fn exists(&self, key: &[u8]) -> Result<bool> {
-        self.run(Operation::Exists, self.inner.exists(key)).await
-    }
-
-    async fn ttl(&self, key: &[u8]) -> Result<Option<Expiry>> {
-        self.run(Operation::Ttl, self.inner.ttl(key)).await
-    }
-
-    async fn mget(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
-        self.run(Operation::Mget, self.inner.mget(keys)).await
-    }
-
-    /// A scan that is picked fails before its first key, or after its last one.
-    fn scan(&self, prefix: &[u8]) -> BoxStream<'_, Result<Bytes>> {
-        let keys = self.inner.scan(prefix);
-        match self.picked(Operation::Scan) {
-            None => keys,
-            Some(Fault::FailBefore) => {
-                stream::once(async { Err(refused(Operation::Scan)) }).boxed()
-            }
-            Some(Fault::FailAfter) => {
-                keys.chain(stream::once(async { Err(unanswered(Operation::Scan)) })).boxed()
-            }
-            Some(Fault::Hang) => keys.chain(stream::pending()).boxed(),
-            Some(Fault::Delay(delay)) => stream::once(async move {
-                tokio::time::sleep(delay).await;
-                Ok(keys)
-            })
-            .try_flatten()
-            .boxed(),
-        }
-    }
-
-    async fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
-        self.run(Operation::Set, self.inner.set(key, value, ttl)).await
-    }
-
-    async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
-        self.run(Operation::Mset, self.inner.mset(items, ttl)).await
-    }
-
-    async fn delete(&self, key: &[u8]) -> Result<bool> {
-        self.run(Operation::Delete, self.inner.delete(key)).await
-    }
-
-    async fn delete_many(&self, keys: &[&[u8]]) -> Result<u64> {
-        self.run(Operation::DeleteMany, self.inner.delete_many(keys)).await
-    }
-
-    async fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
-        self.run(Operation::Expire, self.inner.expire(key, ttl)).await
-    }
-
-    async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {
-        self.run(Operation::SetNx, self.inner.set_nx(key, value, ttl)).await
-    }
-
-    async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
-        self.run(Operation::Incr, self.inner.incr(key, by, ttl)).await
-    }
-
-    async fn compare_and_set(
-        &self,
-        key: &[u8],
-        expected: &[u8],
-        value: &[u8],
-        ttl: Option<Duration>,
-    ) -> Result<bool> {
-        let call = self.inner.compare_and_set(key, expected, value, ttl);
-        self.run(Operation::CompareAndSet, call).await
-    }
-
-    async fn compare_and_delete(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
-        self.run(Operation::CompareAndDelete, self.inner.compare_and_delete(key, expected)).await
-    }
-
-    async fn wait_for_change(&self, key: &[u8], seen: Option<&[u8]>, at_most: Duration) {
-        self.inner.wait_for_change(key, seen, at_most).await;
-    }
-
-    fn flights(&self) -> Option<&Flights> {
-        self.inner.flights()
-    }
 }

@@ -46,6 +46,7 @@ mod runner;
 mod scene;
 mod seeds;
 mod violation;
+mod wrap;
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
