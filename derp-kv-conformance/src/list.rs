@@ -189,6 +189,89 @@ macro_rules! for_each_law {
                     "a backend that knows of changes loses none of them to a waiter",
                     since "0.1.0";
             }
+            helpers {
+                guarded_get_keeps_what_it_computes:
+                    "a value is computed once and read by every process, with its TTL",
+                    since "0.1.0";
+                guarded_get_computes_once:
+                    "a herd in several processes computes once, and everybody gets the value",
+                    since "0.1.0";
+                guarded_get_keeps_no_error:
+                    "an error goes to its caller alone; the lock is free, and the next caller computes",
+                    since "0.1.0";
+                guarded_get_survives_a_panic:
+                    "a computation that panics hands over at once",
+                    since "0.1.0";
+                guarded_get_survives_dropped_callers:
+                    "a caller dropped at any point hands over at once",
+                    since "0.1.0";
+                guarded_get_succeeds_the_dead:
+                    "a holder that crashed is succeeded by exactly one, when its lock expires",
+                    since "0.1.0";
+                invalidate_wins:
+                    "a value computed before `invalidate` is not cached after it",
+                    since "0.1.0";
+                idempotent_execute_runs_once:
+                    "the work runs once, however slow, over all callers and processes",
+                    since "0.1.0";
+                idempotent_execute_replays:
+                    "a repeated request gets the first body and status code",
+                    since "0.1.0";
+                idempotent_execute_reports_progress:
+                    "a duplicate of work under way gets `InProgress`, and runs nothing",
+                    since "0.1.0";
+                idempotent_execute_refuses_another_request:
+                    "one key with another request is `KeyReused`, during the work and after",
+                    since "0.1.0";
+                idempotent_execute_frees_failures:
+                    "after an error or a dropped call the key is free",
+                    since "0.1.0";
+                idempotent_execute_keeps_corrupt_records:
+                    "a record that cannot be decoded is `Corrupt`, and stays",
+                    since "0.1.0";
+                rate_limit_is_exact:
+                    "of racing calls exactly `limit` are allowed, over all processes",
+                    since "0.1.0";
+                rate_limit_window_ends:
+                    "a window ends when it was told, denied calls or not",
+                    since "0.1.0";
+                rate_limit_repairs_immortal_counters:
+                    "a counter without expiry is given one",
+                    since "0.1.0";
+                rate_limit_counts_costs:
+                    "a call counts its cost, and a peek counts nothing",
+                    since "0.1.0";
+                rate_limit_reset_forgets:
+                    "a reset forgets one id, and says whether there was anything",
+                    since "0.1.0";
+                already_processed_is_false_once:
+                    "`already_processed` is false exactly once, over all processes",
+                    since "0.1.0";
+                process_once_runs_once:
+                    "a handler runs once for an event, over all processes",
+                    since "0.1.0";
+                process_once_forgets_failures:
+                    "after an error or a dropped call the event can be delivered again",
+                    since "0.1.0";
+                leases_exclude:
+                    "a lease has one holder at a time, over all processes",
+                    since "0.1.0";
+                leases_are_renewed:
+                    "a lease lasts as long as its living holder keeps it",
+                    since "0.1.0";
+                leases_are_freed_by_their_owner:
+                    "a holder that lost its lease is told, and never frees another's",
+                    since "0.1.0";
+                lock_keys_are_reserved:
+                    "an id or key that ends in `:lock` is `InvalidArgument`",
+                    since "0.1.0";
+                ids_are_bounded:
+                    "an id longer than 1 KiB is `InvalidArgument`",
+                    since "0.1.0";
+                records_are_compatible:
+                    "keys and records are those of derp-py, in both directions",
+                    since "0.1.0";
+            }
         }
     };
 }

@@ -1,15 +1,13 @@
 use std::collections::BTreeSet;
-use std::pin::pin;
 use std::time::Duration;
 
 use derp_kv_core::{Counter, Expiry, KvStore};
-use futures_util::future::{Either, select};
 use proptest::prelude::*;
 
 use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
 use crate::input::{Blob, lasting};
-use crate::laws::fits;
+use crate::laws::{drop_after, fits};
 use crate::scene::Scene;
 use crate::violation::{Violation, ensure, ensure_eq};
 
@@ -253,17 +251,6 @@ impl Write {
             Self::Delete => drop(kv.delete(key).await),
             Self::CompareAndDelete => drop(kv.compare_and_delete(key, b"1").await),
             Self::Expire => drop(kv.expire(key, ttl.unwrap_or(DAY)).await),
-        }
-    }
-}
-
-/// Polls `call` so often at most, and then drops it.
-async fn drop_after(polls: u32, call: impl Future) {
-    let mut call = pin!(call);
-    for _ in 0..polls {
-        let pause = pin!(tokio::task::yield_now());
-        if let Either::Left(_) = select(call.as_mut(), pause).await {
-            return;
         }
     }
 }

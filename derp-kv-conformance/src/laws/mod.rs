@@ -1,8 +1,10 @@
 //! The laws, a file for each area. Each function is named for its law in the list.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use derp_kv_core::{Expiry, KvStore};
+use futures_util::future::{Either, select};
 
 use crate::input::Blob;
 use crate::violation::{Violation, ensure, ensure_eq};
@@ -14,6 +16,7 @@ pub(crate) mod conditional;
 pub(crate) mod counter;
 pub(crate) mod errors;
 pub(crate) mod expiry;
+pub(crate) mod helpers;
 pub(crate) mod prefix;
 pub(crate) mod scan;
 pub(crate) mod wait;
@@ -43,5 +46,16 @@ fn fits(expiry: Expiry, ttl: Option<Duration>) -> bool {
             left <= ttl + Duration::from_millis(1) && left + Duration::from_secs(90) >= ttl
         }
         (Some(_), Expiry::Never) => false,
+    }
+}
+
+/// Polls `call` so often at most, and then drops it.
+async fn drop_after(polls: u32, call: impl Future) {
+    let mut call = pin!(call);
+    for _ in 0..polls {
+        let pause = pin!(tokio::task::yield_now());
+        if let Either::Left(_) = select(call.as_mut(), pause).await {
+            return;
+        }
     }
 }

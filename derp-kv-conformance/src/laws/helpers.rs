@@ -1,0 +1,100 @@
+//! What the helpers promise, each over several handles on the same data, as several processes
+//! have them.
+
+mod dedup;
+mod guarded_get;
+mod idempotency;
+mod lease;
+mod names;
+mod rate_limit;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use derp_kv_core::{Error, KvStore};
+use tokio::sync::Notify;
+
+use crate::violation::{Violation, ensure};
+
+pub(crate) use dedup::*;
+pub(crate) use guarded_get::*;
+pub(crate) use idempotency::*;
+pub(crate) use lease::*;
+pub(crate) use names::*;
+pub(crate) use rate_limit::*;
+
+/// No test waits for this to pass.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A lock TTL that a law outlasts. The third of it, after which a lease is renewed, is longer than
+/// a loaded machine keeps a task waiting.
+const LOCK: Duration = Duration::from_secs(1);
+
+/// Work that takes a moment.
+const WORK: Duration = Duration::from_millis(30);
+
+/// How often something ran.
+#[derive(Clone, Debug, Default)]
+struct Runs(Arc<AtomicU32>);
+
+impl Runs {
+    /// Counts a run, and tells how many there were before.
+    fn begin(&self) -> u32 {
+        self.0.fetch_add(1, Ordering::SeqCst)
+    }
+
+    fn count(&self) -> u32 {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Work that goes on until it is let go, so that others meet it while it runs.
+#[derive(Clone, Debug, Default)]
+struct Gate {
+    begun: Arc<Notify>,
+    open: Arc<Notify>,
+}
+
+impl Gate {
+    async fn pass(&self) {
+        self.begun.notify_one();
+        self.open.notified().await;
+    }
+}
+
+/// What a helper's closure fails with.
+#[derive(Debug)]
+enum Failed {
+    /// The work itself.
+    Work,
+    Store(Error),
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<Failed> for Violation {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Work => Self::new("a caller got an error of work that was not its own"),
+            Failed::Store(error) => error.into(),
+        }
+    }
+}
+
+/// Waits until the key is absent, which happens in the background.
+async fn until_absent(kv: &impl KvStore, key: &[u8]) -> Result<(), Violation> {
+    for _ in 0..1_000 {
+        if !kv.exists(key).await? {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let key = key.escape_ascii();
+    ensure!(false, "`{key}` stays, which was to be freed at once");
+    Ok(())
+}

@@ -1,0 +1,220 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use derp_kv_core::{Error, GuardedGet, KvStore, KvStoreExt};
+use proptest::prelude::*;
+use tokio::time::Instant;
+
+use super::{Failed, Gate, LONG, Runs, WORK, until_absent};
+use crate::Harness;
+use crate::bench::{Bench, LawResult, at_once};
+use crate::input::{Blob, bytes, lasting, value};
+use crate::laws::expect;
+use crate::scene::Handle;
+use crate::violation::{Violation, ensure, ensure_eq};
+
+fn options() -> GuardedGet {
+    GuardedGet::ttl(LONG).lock_ttl(LONG)
+}
+
+const VALUE: Bytes = Bytes::from_static(b"value");
+
+/// Computes [`VALUE`], which takes a moment.
+async fn compute<S: KvStoreExt>(kv: S, runs: Runs) -> Result<Bytes, Violation> {
+    let work = move || async move {
+        runs.begin();
+        tokio::time::sleep(WORK).await;
+        Ok::<_, Error>(VALUE)
+    };
+    Ok(kv.guarded_get("k", options(), work).await?)
+}
+
+pub(crate) fn guarded_get_keeps_what_it_computes<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    let key = bytes().prop_filter("a reserved key", |key| !key.ends_with(b":lock"));
+    let inputs = (key, value(), lasting());
+    bench.property(inputs, async |scene, (key, value, ttl)| {
+        let handles = scene.handles(2).await?;
+        let runs = Runs::default();
+        let options = ttl.map_or_else(GuardedGet::forever, GuardedGet::ttl).lock_ttl(LONG);
+        for kv in handles.iter().chain(&handles) {
+            let work = || async {
+                runs.begin();
+                Ok::<_, Error>(value.0.clone())
+            };
+            let got = kv.guarded_get(&*key, options.clone(), work).await?;
+            ensure_eq!(Blob(got.into()), value, "the value that was computed");
+        }
+        ensure_eq!(runs.count(), 1, "the number of computations, over four calls,");
+        expect(&scene.store, &key, &value, ttl).await
+    })
+}
+
+pub(crate) fn guarded_get_computes_once<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.scenario(async |scene| {
+        let handles = scene.handles(3).await?;
+        let runs = Runs::default();
+        let callers = (0..60).map(|caller| handles[caller % 3].clone());
+        let values = at_once(callers, |_, kv| compute(kv, runs.clone())).await?;
+        let wrong = values.iter().find(|value| **value != VALUE);
+        ensure_eq!(wrong, None, "a value that nobody computed");
+        ensure_eq!(runs.count(), 1, "the number of computations, of 60 callers in 3 processes,");
+        ensure!(!scene.store.exists(b"k:lock").await?, "the lock stays");
+        for kv in handles {
+            let empty = kv.flights().is_none_or(|flights| flights.is_empty());
+            ensure!(empty, "a flight outlives its callers");
+        }
+        Ok(())
+    })
+}
+
+pub(crate) fn guarded_get_keeps_no_error<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.scenario(async |scene| {
+        let handles = scene.handles(2).await?;
+        let failing = || async { Err::<Bytes, _>(Failed::Work) };
+        let failed = handles[0].guarded_get("alone", options(), failing).await;
+        let own = matches!(failed, Err(Failed::Work));
+        ensure!(own, "the caller gets {failed:?}, and not the error of its own work");
+        ensure!(!scene.store.exists(b"alone:lock").await?, "the lock stays after an error");
+        ensure!(!scene.store.exists(b"alone").await?, "an error left a value");
+        // Of many callers the first one's work fails, and the next one's succeeds.
+        let runs = Runs::default();
+        let callers = (0..20).map(|caller| handles[caller % 2].clone());
+        let results = at_once(callers, |_, kv| {
+            let runs = runs.clone();
+            async move {
+                let work = || async move {
+                    let run = runs.begin();
+                    tokio::time::sleep(WORK).await;
+                    if run == 0 { Err(Failed::Work) } else { Ok(VALUE) }
+                };
+                match kv.guarded_get("k", options(), work).await {
+                    Err(Failed::Store(error)) => Err(Violation::from(error)),
+                    result => Ok(result.ok()),
+                }
+            }
+        })
+        .await?;
+        let failed = results.iter().filter(|result| result.is_none()).count();
+        ensure_eq!((runs.count(), failed), (2, 1), "(computations, callers that failed)");
+        Ok(())
+    })
+}
+
+pub(crate) fn guarded_get_survives_a_panic<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.scenario(async |scene| {
+        let handles = scene.handles(2).await?;
+        let gate = Gate::default();
+        let (kv, inside) = (handles[0].clone(), gate.clone());
+        let holder = tokio::spawn(async move {
+            let work = || async {
+                inside.pass().await;
+                // A panic that prints nothing.
+                std::panic::resume_unwind(Box::new("the computation panics"));
+                #[allow(unreachable_code)]
+                Ok::<&str, Error>("never")
+            };
+            kv.guarded_get("k", options(), work).await
+        });
+        gate.begun.notified().await;
+        gate.open.notify_one();
+        let ended = holder.await;
+        ensure!(ended.is_err_and(|error| error.is_panic()), "the panic was swallowed");
+        succeeds_at_once(&handles[1], "k", "a panic").await
+    })
+}
+
+/// Another process must not wait for the lock to expire.
+async fn succeeds_at_once<S: KvStore + Clone>(
+    kv: &Handle<S>,
+    key: &str,
+    after: &str,
+) -> Result<(), Violation> {
+    let began = Instant::now();
+    let value = kv.guarded_get(key, options(), || async { Ok::<_, Error>("next") }).await?;
+    ensure!(value == "next" || value == "first", "{value:?} was computed by nobody");
+    let waited = began.elapsed();
+    ensure!(waited < LONG / 4, "after {after}, the next caller waited {waited:?}");
+    until_absent(kv, format!("{key}:lock").as_bytes()).await
+}
+
+pub(crate) fn guarded_get_survives_dropped_callers<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.scenario(async |scene| {
+        let handles = scene.handles(2).await?;
+        // In the middle of the computation, and at any point of the calls around it.
+        let gate = Gate::default();
+        let call = handles[0].guarded_get("k", options(), || async {
+            gate.pass().await;
+            Ok::<_, Error>("never")
+        });
+        tokio::select! {
+            result = call => ensure!(false, "the call ended without its computation: {result:?}"),
+            () = gate.begun.notified() => {}
+        }
+        succeeds_at_once(&handles[1], "k", "a dropped caller").await?;
+        for polls in 0..16 {
+            let key = format!("{polls}");
+            let work = || async {
+                tokio::task::yield_now().await;
+                Ok::<_, Error>("first")
+            };
+            let call = handles[0].guarded_get(&key, options(), work);
+            crate::laws::drop_after(polls, call).await;
+            let after = format!("a caller dropped after {polls} polls");
+            succeeds_at_once(&handles[1], &key, &after).await?;
+        }
+        Ok(())
+    })
+}
+
+pub(crate) fn guarded_get_succeeds_the_dead<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.scenario(async |scene| {
+        // The lock of a holder that crashed: nobody renews it.
+        let ttl = Duration::from_millis(300);
+        scene.store.set(b"k:lock", b"the token of the dead", Some(ttl)).await?;
+        let handles = scene.handles(4).await?;
+        let runs = Runs::default();
+        let began = Instant::now();
+        let callers = (0..12).map(|caller| handles[caller % 4].clone());
+        at_once(callers, |_, kv| compute(kv, runs.clone())).await?;
+        let waited = began.elapsed();
+        ensure_eq!(runs.count(), 1, "the number of successors");
+        ensure!(waited < LONG / 4, "the lock of the dead lasted {ttl:?}, the wait {waited:?}");
+        Ok(())
+    })
+}
+
+pub(crate) fn invalidate_wins<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.scenario(async |scene| {
+        let handles = scene.handles(3).await?;
+        scene.store.set(b"k", b"stale", None).await?;
+        ensure_eq!(handles[1].invalidate("k").await?, true, "invalidate of a cached value");
+        ensure_eq!(scene.store.get(b"k").await?, None, "the invalidated value");
+        for asks_again in [false, true] {
+            let gate = Gate::default();
+            let (kv, inside) = (handles[0].clone(), gate.clone());
+            let older = tokio::spawn(async move {
+                let work = || async {
+                    inside.pass().await;
+                    Ok::<_, Error>("old")
+                };
+                kv.guarded_get("k", options(), work).await
+            });
+            gate.begun.notified().await;
+            ensure_eq!(handles[1].invalidate("k").await?, false, "invalidate without a value");
+            if asks_again {
+                // Who asks after the invalidation does not share the older computation.
+                let fresh = || async { Ok::<_, Error>("new") };
+                let value = handles[2].guarded_get("k", options(), fresh).await?;
+                ensure_eq!(&value[..], &b"new"[..], "the value computed after invalidation");
+            }
+            gate.open.notify_one();
+            let value = older.await??;
+            ensure_eq!(&value[..], &b"old"[..], "the older caller's own value");
+            let left = scene.store.get(b"k").await?;
+            let stale = left.as_deref() == Some(b"old");
+            ensure!(!stale, "the value computed before invalidation is cached after it");
+            ensure!(!scene.store.exists(b"k:lock").await?, "the lock stays");
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,132 @@
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use derp_kv_core::{
+    Counter, Dedup, Error, ErrorKind, Expiry, GuardedGet, Idempotency, KvStore, KvStoreExt,
+    Processed, RateLimit, Result,
+};
+use futures_util::TryStreamExt;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{LONG, Runs};
+use crate::Harness;
+use crate::bench::{Bench, LawResult};
+use crate::input::bytes;
+use crate::violation::{ensure, ensure_eq};
+
+/// Calls every helper that makes a key of `id`, and tells what each answers.
+async fn all_helpers<S: KvStoreExt>(
+    kv: &S,
+    id: &[u8],
+    runs: &Runs,
+) -> Vec<(&'static str, Result<()>)> {
+    let work = || async {
+        runs.begin();
+        Ok::<_, Error>(1_u64)
+    };
+    let limit = || RateLimit::new(5, LONG);
+    let idempotent = kv.idempotent_execute(id, Idempotency::default(), work).await;
+    let processed = kv.process_once(id, Dedup::default().key_prefix("once"), work).await;
+    vec![
+        ("idempotent_execute", idempotent.map(drop)),
+        ("process_once", processed.map(drop)),
+        ("already_processed", kv.already_processed(id, Dedup::default()).await.map(drop)),
+        ("rate_limit", kv.rate_limit(id, limit()).await.map(drop)),
+        ("rate_limit_peek", kv.rate_limit_peek(id, limit()).await.map(drop)),
+        ("rate_limit_reset", kv.rate_limit_reset(id, limit()).await.map(drop)),
+    ]
+}
+
+pub(crate) fn lock_keys_are_reserved<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.property(bytes(), async |scene, id| {
+        let kv = &scene.store;
+        let id = [&id[..id.len().min(500)], b":lock"].concat();
+        kv.set(&id, b"somebody's token", None).await?;
+        let runs = Runs::default();
+        let work = || async {
+            runs.begin();
+            Ok::<_, Error>(Bytes::new())
+        };
+        let mut refused = all_helpers(kv, &id, &runs).await;
+        let options = GuardedGet::ttl(LONG);
+        refused.push(("guarded_get", kv.guarded_get(&id, options, work).await.map(drop)));
+        refused.push(("invalidate", kv.invalidate(&id).await.map(drop)));
+        refused.push(("try_lock", kv.try_lock(&id, LONG).await.map(drop)));
+        refused.push(("lock", kv.lock(&id, LONG, LONG).await.map(drop)));
+        for (helper, result) in refused {
+            let kind = result.err().map(|error| error.kind());
+            ensure_eq!(kind, Some(ErrorKind::InvalidArgument), "{helper}'s error");
+        }
+        ensure_eq!(runs.count(), 0, "the number of computations");
+        let left: Vec<_> = kv.scan(b"").try_collect().await?;
+        ensure_eq!(left, vec![Bytes::from(id)], "what is there afterwards");
+        Ok(())
+    })
+}
+
+pub(crate) fn ids_are_bounded<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.property((1_usize..3_000, any::<u8>()), async |scene, (above, byte)| {
+        let kv = &scene.store;
+        let runs = Runs::default();
+        for (helper, result) in all_helpers(kv, &vec![byte; 1_024 + above], &runs).await {
+            let kind = result.err().map(|error| error.kind());
+            ensure_eq!(kind, Some(ErrorKind::InvalidArgument), "{helper}'s error");
+        }
+        ensure_eq!(runs.count(), 0, "the number of computations");
+        for (helper, result) in all_helpers(kv, &[byte; 1_024], &runs).await {
+            let kind = result.err().map(|error| error.kind());
+            ensure_eq!(kind, None, "{helper}'s error for the longest id");
+        }
+        // A cache key is the caller's own, as long as it likes.
+        let key = vec![byte; 1_024 + above];
+        let work = || async { Ok::<_, Error>("value") };
+        kv.guarded_get(&key, GuardedGet::ttl(LONG), work).await?;
+        ensure!(kv.exists(&key).await?, "a long cache key was not kept");
+        Ok(())
+    })
+}
+
+pub(crate) fn records_are_compatible<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.property(("[a-z0-9-]{1,20}", 1_u64..1_000_000), async |scene, (id, order)| {
+        let kv = &scene.store;
+        let id = &id[..];
+        let work = || async { Ok::<_, Error>(json!({ "order": order })) };
+        let options = Idempotency::default().status_code(201);
+        kv.idempotent_execute(id, options.clone(), work).await?;
+        kv.rate_limit(id, RateLimit::new(5, LONG).cost(3)).await?;
+        kv.already_processed(id, Dedup::default()).await?;
+        kv.guarded_get(id, GuardedGet::ttl(LONG), || async { Ok::<_, Error>("page") }).await?;
+        let [record, counter, event] = ["derp:idempotency:", "derp:ratelimit:", "derp:webhook:"]
+            .map(|prefix| [prefix.as_bytes(), id.as_bytes()].concat());
+        let keys: Vec<_> = kv.scan(b"").try_collect().await?;
+        let keys: BTreeSet<_> = keys.iter().map(|key| &key[..]).collect();
+        let expected = [&record[..], &counter, &event, id.as_bytes()].into_iter().collect();
+        ensure_eq!(keys, expected, "the keys that the helpers left");
+        for key in &expected {
+            let mortal = kv.ttl(key).await?.is_some_and(|expiry| expiry != Expiry::Never);
+            ensure!(mortal, "`{}` never expires", key.escape_ascii());
+        }
+        let stored = kv.get(&record).await?.unwrap_or_default();
+        let stored: Value = serde_json::from_slice(&stored).unwrap_or_default();
+        ensure_eq!(stored, json!({ "status_code": 201, "body": { "order": order } }), "the record");
+        let count = kv.get(&counter).await?.unwrap_or_default();
+        ensure_eq!(Counter::parse(&count)?, 3, "the counter");
+        // What others wrote is replayed, counted and recognised: spaces and further fields, too.
+        let foreign = format!(
+            "{{\"body\": {{\"order\": {order}}}, \"status_code\": 202, \"created_at\": 1.5}}"
+        );
+        kv.set(&record, foreign.as_bytes(), Some(LONG)).await?;
+        kv.set(&counter, b"5", Some(LONG)).await?;
+        kv.set(&event, b"processed", Some(LONG)).await?;
+        let replay = kv.idempotent_execute(id, options, work).await?;
+        ensure_eq!((replay.status_code, replay.is_replay), (202, true), "the replay");
+        ensure_eq!(replay.body, json!({ "order": order }), "the replayed body");
+        let denied = kv.rate_limit(id, RateLimit::new(5, LONG)).await?;
+        ensure_eq!((denied.allowed, denied.count), (false, 6), "the answer of a full counter");
+        ensure!(kv.already_processed(id, Dedup::default()).await?, "the event is not recognised");
+        let again = kv.process_once(id, Dedup::default(), work).await?;
+        ensure_eq!(again, Processed::Before, "what process_once says");
+        Ok(())
+    })
+}
