@@ -84,6 +84,8 @@ pub(crate) fn scan<'a>(router: &'a Router, prefix: &[u8]) -> BoxStream<'a, Resul
             Err(error) => Some((Err(error.with_operation(NAME)), None)),
         }
     })
+    // Who asks once more after the end gets the end again, not a panic.
+    .fuse()
     .boxed()
 }
 

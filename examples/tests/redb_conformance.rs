@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
-use derp_kv_conformance::{BoxError, Harness, fresh_prefix};
+use derp_kv_conformance::{BoxError, Harness, Profile, fresh_prefix};
 use derp_kv_core::{KvStore, Prefixed};
 use derp_kv_examples::redb_store::RedbStore;
 use redb::Durability;
@@ -29,6 +29,11 @@ fn file() -> File {
 // Without an fsync for each write: what is tested here is not what a power cut leaves.
 const DURABILITY: Durability = Durability::None;
 
+fn profile() -> Profile {
+    // Each case is a file of its own.
+    Profile::default().cases(24).rounds(30)
+}
+
 struct Fresh;
 
 #[async_trait]
@@ -39,6 +44,10 @@ impl Harness for Fresh {
     async fn open(&self) -> Result<(RedbStore, File), BoxError> {
         let file = file();
         Ok((RedbStore::open(&file.0, DURABILITY)?, file))
+    }
+
+    fn profile(&self) -> Profile {
+        profile()
     }
 }
 
@@ -56,6 +65,10 @@ impl Harness for Reopened {
         drop(before);
         let store = RedbStore::open(&file.0, DURABILITY)?;
         Ok((Prefixed::new(store, fresh_prefix()), file))
+    }
+
+    fn profile(&self) -> Profile {
+        profile()
     }
 }
 
