@@ -78,7 +78,17 @@ impl<H: Harness> Bench<'_, H> {
         S: Strategy<Value: Debug>,
         F: AsyncFn(&mut Scene<'_, H>, S::Value) -> Result<(), Violation>,
     {
-        self.cases(self.profile.cases, &strategy, case)
+        self.cases(self.runtime()?, self.timeout(), self.profile.cases, &strategy, case)
+    }
+
+    /// Random cases in real time on several threads.
+    pub(crate) fn contended_property<S, F>(&self, strategy: S, case: F) -> LawResult
+    where
+        S: Strategy<Value: Debug>,
+        F: AsyncFn(&mut Scene<'_, H>, S::Value) -> Result<(), Violation>,
+    {
+        let timeout = self.profile.case_timeout;
+        self.cases(self.threads()?, timeout, self.profile.cases, &strategy, case)
     }
 
     /// Random cases that let time pass. Where that means to wait, they are few: let each try
@@ -89,17 +99,23 @@ impl<H: Harness> Bench<'_, H> {
         F: AsyncFn(&mut Scene<'_, H>, S::Value) -> Result<(), Violation>,
     {
         let cases = if self.is_virtual() { self.profile.cases } else { 3 };
-        self.cases(cases, &strategy, case)
+        self.cases(self.runtime()?, self.timeout(), cases, &strategy, case)
     }
 
-    fn cases<S, F>(&self, cases: u32, strategy: &S, case: F) -> LawResult
+    fn cases<S, F>(
+        &self,
+        runtime: Runtime,
+        timeout: Duration,
+        cases: u32,
+        strategy: &S,
+        case: F,
+    ) -> LawResult
     where
         S: Strategy<Value: Debug>,
         F: AsyncFn(&mut Scene<'_, H>, S::Value) -> Result<(), Violation>,
     {
-        let runtime = self.runtime()?;
         // A harness that cannot open must not be asked a thousand times over.
-        runtime.block_on(self.within(async { Scene::open(self.harness, self.slack()).await }))?;
+        runtime.block_on(in_time(timeout, Scene::open(self.harness, self.slack())))?;
         let config = Config {
             cases,
             failure_persistence: self.seeds.clone().map(|seeds| Box::new(seeds) as _),
@@ -108,7 +124,7 @@ impl<H: Harness> Bench<'_, H> {
         };
         let result = TestRunner::new(config).run(strategy, |input| {
             self.progress.begin(shown(&input));
-            let outcome = runtime.block_on(self.within(async {
+            let outcome = runtime.block_on(in_time(timeout, async {
                 let mut scene = Scene::open(self.harness, self.slack()).await?;
                 case(&mut scene, input).await
             }));
@@ -134,7 +150,7 @@ impl<H: Harness> Bench<'_, H> {
     {
         let runtime = if self.is_virtual() { self.runtime()? } else { self.threads()? };
         self.progress.begin("the scene".to_owned());
-        let outcome = runtime.block_on(self.within(async {
+        let outcome = runtime.block_on(in_time(self.timeout(), async {
             let mut scene = Scene::open(self.harness, self.slack()).await?;
             scenario(&mut scene).await
         }));
@@ -186,14 +202,9 @@ impl<H: Harness> Bench<'_, H> {
         if self.is_virtual() { Duration::ZERO } else { self.profile.ttl_slack }
     }
 
-    async fn within<T>(
-        &self,
-        case: impl Future<Output = Result<T, Violation>>,
-    ) -> Result<T, Violation> {
+    fn timeout(&self) -> Duration {
         // In virtual time the clock jumps to this as soon as nothing else can happen.
-        let timeout =
-            if self.is_virtual() { VIRTUAL_CASE_TIMEOUT } else { self.profile.case_timeout };
-        in_time(timeout, case).await
+        if self.is_virtual() { VIRTUAL_CASE_TIMEOUT } else { self.profile.case_timeout }
     }
 
     fn runtime(&self) -> Result<Runtime, Failure> {

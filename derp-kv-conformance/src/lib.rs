@@ -37,6 +37,7 @@ mod harness;
 mod history;
 mod input;
 mod laws;
+mod linearizability;
 mod list;
 mod model;
 mod operation;

@@ -140,6 +140,9 @@ macro_rules! for_each_law {
                     since "0.1.0";
             }
             concurrency {
+                linearizable:
+                    "of racing calls on one key, some order of one after the other explains all answers",
+                    since "0.1.0";
                 cancel_is_all_or_nothing:
                     "a dropped call is wholly applied or not applied, and harms no later call",
                     since "0.1.0";

@@ -1,3 +1,5 @@
+mod linearizable;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use crate::input::{Blob, lasting};
 use crate::laws::{drop_after, fits};
 use crate::scene::Scene;
 use crate::violation::{Violation, ensure, ensure_eq};
+
+pub(crate) use linearizable::linearizable;
 
 /// Callers of one round, over as many handles.
 const CALLERS: usize = 8;
