@@ -1,9 +1,11 @@
 use std::fmt::Debug;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use derp_kv_core::KvStore;
+use futures_util::FutureExt;
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 use tokio::runtime::{Builder, Runtime};
@@ -126,7 +128,9 @@ impl<H: Harness> Bench<'_, H> {
             self.progress.begin(shown(&input));
             let outcome = runtime.block_on(in_time(timeout, async {
                 let mut scene = Scene::open(self.harness, self.slack()).await?;
-                case(&mut scene, input).await
+                // Caught here rather than by proptest, which would not say that it was a panic.
+                let outcome = AssertUnwindSafe(case(&mut scene, input)).catch_unwind().await;
+                outcome.unwrap_or_else(|panic| Err(Violation::panicked(&*panic)))
             }));
             self.progress.count();
             outcome.map_err(|violation| TestCaseError::fail(violation.to_string()))

@@ -1,4 +1,3 @@
-use std::any::Any;
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,6 +7,7 @@ use std::time::Instant;
 use crate::bench::{Bench, Failure, LawResult, Progress};
 use crate::report::{LawReport, Report, Verdict};
 use crate::seeds::Seeds;
+use crate::violation::Violation;
 use crate::{Harness, LAWS, Law, Profile};
 
 type Body<H> = fn(&Bench<'_, H>) -> LawResult;
@@ -164,18 +164,9 @@ fn isolated<H: Harness>(
             history: Some(watched.current()),
         }),
         Err(RecvTimeoutError::Disconnected) => {
-            let panic = thread.join().err();
-            let message = panic.as_deref().map_or("", panic_message);
-            let observed = format!("it panics: {message}");
+            let panic = thread.join().err().unwrap_or_else(|| Box::new("without a message"));
+            let observed = Violation::panicked(&*panic).to_string();
             Err(Failure { observed, history: Some(watched.current()) })
         }
-    }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(message), _) => message,
-        (None, Some(message)) => message,
-        (None, None) => "without a message",
     }
 }

@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::fmt;
 
 /// What a law saw that it must not see.
@@ -7,6 +8,15 @@ pub(crate) struct Violation(String);
 impl Violation {
     pub(crate) fn new(observed: impl Into<String>) -> Self {
         Self(observed.into())
+    }
+
+    pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Self {
+        let message = match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+            (Some(message), _) => message,
+            (None, Some(message)) => message.as_str(),
+            (None, None) => "without a message",
+        };
+        Self(format!("it panics: {message}"))
     }
 }
 
