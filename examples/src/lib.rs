@@ -10,3 +10,8 @@ mod products;
 pub mod redb_store;
 mod user;
 mod webhooks;
+
+/// The project's README, whose example runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
