@@ -16,8 +16,11 @@ use crate::slot::{Seen, Slot};
 /// More shards make a scan's copies smaller and contention rarer; an empty store stays small.
 pub(crate) const SHARDS: usize = 256;
 
-/// Due deadlines that every write takes care of: more than the one it may add.
+/// Due deadlines that every written key takes care of: more than the one it may add.
 const SWEEP_PER_WRITE: usize = 2;
+
+/// Steps of reclaiming before a write is refused: room for some megabytes, in some milliseconds.
+const RECLAIM_STEPS: usize = 64;
 
 /// Due deadlines looked at before a write is refused, and while a shard's lock is held.
 pub(crate) const SWEEP_PER_STEP: usize = 256;
@@ -91,24 +94,20 @@ impl Inner {
     }
 
     /// Works on one key under its shard's write lock. Where there is no room, expired records are
-    /// swept and `f` runs a second time, so it must not have written before it fails.
+    /// swept and `f` runs again, so it must not have written before it fails.
     pub(crate) fn update<T>(
         &self,
         key: &[u8],
         mut f: impl FnMut(&mut Slot<'_>) -> Result<T>,
     ) -> Result<T> {
         let hash = self.hash(key);
-        let mut attempt = || {
+        self.reclaiming(|| {
             let mut shard = self.shard(Self::shard_index(hash)).write();
             // Read inside the lock: an older time would apply to a newer value.
             let now = self.clock.now();
             self.sweep_some(&mut shard, now, SWEEP_PER_WRITE);
             f(&mut Slot::new(self, &mut shard, hash, key, now))
-        };
-        match attempt() {
-            Err(error) if error.kind() == ErrorKind::Full && self.reclaim_step() => attempt(),
-            result => result,
-        }
+        })
     }
 
     /// Works on many keys, under the write locks of all their shards.
@@ -117,20 +116,29 @@ impl Inner {
         hashes: &[u64],
         mut f: impl FnMut(&mut LockedShards<'_>) -> Result<T>,
     ) -> Result<T> {
-        let mut attempt = || {
+        self.reclaiming(|| {
             let indices = Self::shard_indices(hashes);
-            let mut guards: Vec<_> =
-                indices.iter().map(|&index| self.shard(index).write()).collect();
+            let guards = indices.iter().map(|&index| self.shard(index).write()).collect();
             let now = self.clock.now();
-            for guard in &mut guards {
-                self.sweep_some(guard, now, SWEEP_PER_WRITE);
+            let mut shards = LockedShards { inner: self, indices, guards, now };
+            for &hash in hashes {
+                self.sweep_some(shards.shard(hash), now, SWEEP_PER_WRITE);
             }
-            f(&mut LockedShards { inner: self, indices, guards, now })
-        };
-        match attempt() {
-            Err(error) if error.kind() == ErrorKind::Full && self.reclaim_step() => attempt(),
-            result => result,
+            f(&mut shards)
+        })
+    }
+
+    /// Runs `attempt` again for as long as it finds no room and something expired makes some.
+    fn reclaiming<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+        let mut result = attempt();
+        for _ in 0..RECLAIM_STEPS {
+            let full = result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full);
+            if !full || !self.reclaim_step() {
+                break;
+            }
+            result = attempt();
         }
+        result
     }
 
     /// The read locks of the shards of `hashes`, with their indices in ascending order.
@@ -216,7 +224,12 @@ pub(crate) struct LockedShards<'a> {
 impl LockedShards<'_> {
     /// The slot of `key`, whose hash was among those that were locked.
     pub(crate) fn slot<'b>(&'b mut self, hash: u64, key: &'b [u8]) -> Slot<'b> {
-        let index = self.indices.partition_point(|&index| index < Inner::shard_index(hash));
-        Slot::new(self.inner, &mut self.guards[index], hash, key, self.now)
+        let (inner, now) = (self.inner, self.now);
+        Slot::new(inner, self.shard(hash), hash, key, now)
+    }
+
+    fn shard(&mut self, hash: u64) -> &mut Shard {
+        let at = self.indices.partition_point(|&index| index < Inner::shard_index(hash));
+        &mut self.guards[at]
     }
 }
