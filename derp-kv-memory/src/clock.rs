@@ -46,7 +46,11 @@ impl ManualClock {
     }
 }
 
-/// Where deadlines come from, as nanoseconds since the store was made.
+/// The reading of tokio's clock at the moment when the store was made. It is not zero, for a paused
+/// runtime's clock may stand at an earlier moment, and it leaves room above for the longest TTL.
+const ORIGIN: u64 = 1 << 62;
+
+/// Where deadlines come from, in nanoseconds.
 #[derive(Debug)]
 pub(crate) enum Clock {
     Tokio { origin: Instant },
@@ -60,7 +64,13 @@ impl Clock {
 
     pub(crate) fn now(&self) -> u64 {
         match self {
-            Self::Tokio { origin } => nanos(Instant::now().saturating_duration_since(*origin)),
+            Self::Tokio { origin } => {
+                let now = Instant::now();
+                match now.checked_duration_since(*origin) {
+                    Some(after) => ORIGIN.saturating_add(nanos(after)),
+                    None => ORIGIN.saturating_sub(nanos(origin.duration_since(now))),
+                }
+            }
             Self::Manual(clock) => clock.nanos.load(Ordering::SeqCst),
         }
     }
