@@ -1,13 +1,10 @@
 use std::time::Duration;
 
-use serde::Deserialize;
-
 use crate::clock::ManualClock;
 use crate::store::MemoryStore;
 
 /// What a bounded store does with a write for which it has no room.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnFull {
     /// Evict the values least recently used among those written by `set` and `mset`. What

@@ -1,10 +1,13 @@
+use std::borrow::Cow;
 use std::path::Path;
 
 use derp_kv_core::{Error, ErrorKind, Result};
-use serde::Deserialize;
+use toml::{Table, Value};
 
 use crate::builder::{MemoryBuilder, OnFull};
 use crate::store::MemoryStore;
+
+const FIELDS: [&str; 2] = ["max_bytes", "on_full"];
 
 /// The table `[kv.memory]` of a `derp.toml`.
 ///
@@ -28,27 +31,13 @@ use crate::store::MemoryStore;
 /// assert!(error.to_string().contains("max_byte"));
 /// # Ok::<(), derp_kv_core::Error>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryConfig {
     /// The memory bound in bytes, above zero; none: unbounded.
     pub max_bytes: Option<u64>,
     /// What happens at the bound.
-    #[serde(default)]
     pub on_full: OnFull,
-}
-
-#[derive(Default, Deserialize)]
-struct File {
-    #[serde(default)]
-    kv: Tables,
-}
-
-#[derive(Default, Deserialize)]
-struct Tables {
-    #[serde(default)]
-    memory: MemoryConfig,
 }
 
 impl MemoryConfig {
@@ -56,18 +45,25 @@ impl MemoryConfig {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidArgument`] names the field and what is wrong with it.
+    /// [`ErrorKind::InvalidArgument`] names the field and what would be right, and quotes nothing
+    /// of the text: other tables may hold secrets.
     pub fn from_toml_str(text: &str) -> Result<Self> {
-        let invalid = |message: String| Error::new(ErrorKind::InvalidArgument, message);
-        let file: File =
-            toml::from_str(text).map_err(|error| invalid(format!("[kv.memory]: {error}")))?;
-        let config = file.kv.memory;
-        if config.max_bytes == Some(0) {
-            return Err(invalid(
-                "[kv.memory] max_bytes: must be above zero; leave it out for no bound".to_owned(),
-            ));
+        let root: Table = text.parse().map_err(|error: toml::de::Error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let line = 1 + text.bytes().take(start).filter(|byte| *byte == b'\n').count();
+            invalid(format!("[kv.memory]: not valid TOML at line {line}"))
+        })?;
+        let Some(kv) = root.get("kv") else { return Ok(Self::default()) };
+        let kv = kv.as_table().ok_or_else(|| invalid("[kv]: must be a table"))?;
+        let Some(memory) = kv.get("memory") else { return Ok(Self::default()) };
+        let memory = memory.as_table().ok_or_else(|| invalid("[kv.memory]: must be a table"))?;
+        if let Some(unknown) = memory.keys().find(|key| !FIELDS.contains(&key.as_str())) {
+            let known = FIELDS.join(", ");
+            return Err(invalid(format!("[kv.memory] {unknown}: no such field; known: {known}")));
         }
-        Ok(config)
+        let max_bytes = memory.get("max_bytes").map(max_bytes).transpose()?;
+        let on_full = memory.get("on_full").map(on_full).transpose()?.unwrap_or_default();
+        Ok(Self { max_bytes, on_full })
     }
 
     /// Reads the table from a file.
@@ -90,4 +86,23 @@ impl MemoryConfig {
         let builder = MemoryBuilder { max_bytes: self.max_bytes, ..MemoryStore::builder() };
         builder.on_full(self.on_full).build()
     }
+}
+
+fn max_bytes(value: &Value) -> Result<u64> {
+    let bytes = value.as_integer().and_then(|bytes| u64::try_from(bytes).ok());
+    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| {
+        invalid("[kv.memory] max_bytes: must be an integer above zero; leave it out for no bound")
+    })
+}
+
+fn on_full(value: &Value) -> Result<OnFull> {
+    match value.as_str() {
+        Some("evict_cached") => Ok(OnFull::EvictCached),
+        Some("reject") => Ok(OnFull::Reject),
+        _ => Err(invalid("[kv.memory] on_full: must be \"evict_cached\" or \"reject\"")),
+    }
+}
+
+fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::InvalidArgument, message)
 }

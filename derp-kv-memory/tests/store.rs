@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use derp_kv_core::{ErrorKind, Expiry, KvStore};
-use derp_kv_memory::{ManualClock, MemoryConfig, MemoryStore, OnFull};
+use derp_kv_memory::{ManualClock, MemoryStore, OnFull};
 use futures_util::TryStreamExt;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -209,26 +209,6 @@ fn it_works_outside_a_runtime() {
     let mut set = kv.set(b"k", b"v", Some(DAY));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(set.as_mut().poll(&mut context).is_ready());
-}
-
-#[test]
-fn config_errors_name_the_field() {
-    let config = MemoryConfig::from_toml_str("[kv.valkey]\nmode = 'cluster'").unwrap();
-    assert_eq!(config, MemoryConfig::default());
-    for (text, names) in [
-        ("[kv.memory]\nmax_bytes = 0", "max_bytes"),
-        ("[kv.memory]\nmax_bytes = -1", "max_bytes"),
-        ("[kv.memory]\nmax_bytes = 'x'", "max_bytes"),
-        ("[kv.memory]\non_full = 'panic'", "panic"),
-        ("[kv.memory]\nmax = 1", "max"),
-        ("[kv.memory", "kv.memory"),
-    ] {
-        let error = MemoryConfig::from_toml_str(text).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-        assert!(error.to_string().contains(names), "{error}");
-    }
-    let missing = MemoryConfig::from_toml_path("/nowhere/derp.toml").unwrap_err();
-    assert!(missing.to_string().contains("/nowhere/derp.toml"));
 }
 
 #[tokio::test]
