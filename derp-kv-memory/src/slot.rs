@@ -4,7 +4,7 @@ use derp_kv_core::{Error, ErrorKind, Expiry, Result};
 use crate::cached::cached_size;
 use crate::clock::Deadline;
 use crate::inner::Inner;
-use crate::shard::{Shard, record_size};
+use crate::shard::{Record, Shard, record_size};
 
 /// A live value and its deadline.
 pub(crate) struct Seen<'a> {
@@ -93,7 +93,7 @@ impl<'a> Slot<'a> {
         match &self.inner.cached {
             Some(cached) if self.goes_to_cache() => {
                 // What is pinned under this key has expired.
-                if let Some(expired) = self.shard.remove(self.hash, self.key) {
+                if let Some(expired) = self.take_pinned() {
                     self.inner.release(expired.size());
                 }
                 cached.put(self.key, Bytes::copy_from_slice(value), deadline);
@@ -125,7 +125,7 @@ impl<'a> Slot<'a> {
     /// Removes the key and tells whether it was live.
     pub(crate) fn remove(&mut self) -> bool {
         let live = self.is_live();
-        if let Some(record) = self.shard.remove(self.hash, self.key) {
+        if let Some(record) = self.take_pinned() {
             self.inner.release(record.size());
         } else if let Some(cached) = &self.inner.cached {
             cached.remove(self.key);
@@ -136,15 +136,18 @@ impl<'a> Slot<'a> {
         live
     }
 
+    fn take_pinned(&mut self) -> Option<Record> {
+        self.shard.remove(self.hash, self.key, |key| self.inner.hash(key))
+    }
+
     fn goes_to_cache(&self) -> bool {
-        let pinned = |record: &crate::shard::Record| {
-            !record.deadline.is_some_and(|deadline| deadline.passed(self.now))
-        };
+        let pinned =
+            |record: &Record| !record.deadline.is_some_and(|deadline| deadline.passed(self.now));
         self.inner.cached.is_some() && !self.shard.find(self.hash, self.key).is_some_and(pinned)
     }
 
     fn pinned_growth(&self, value: &[u8]) -> usize {
-        let old = self.shard.find(self.hash, self.key).map_or(0, crate::shard::Record::size);
+        let old = self.shard.find(self.hash, self.key).map_or(0, Record::size);
         record_size(self.key, value).saturating_sub(old)
     }
 
