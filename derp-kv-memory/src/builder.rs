@@ -63,7 +63,8 @@ impl MemoryBuilder {
     /// Gives the memory of expired records back every so often, also while nothing is written.
     ///
     /// Without it each write takes care of a few. The sweep is a task of the tokio runtime in
-    /// which the first write happens, and ends with the last handle.
+    /// which the first write happens, and ends with the last handle; where that runtime ends
+    /// before, the next write starts it again.
     pub fn sweep_every(mut self, every: Duration) -> Self {
         self.sweep_every = Some(every);
         self

@@ -1,10 +1,9 @@
 use std::hash::{BuildHasher, RandomState};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use derp_kv_core::{Error, ErrorKind, Flights, Result};
-use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::task::AbortHandle;
 
 use crate::builder::{MemoryBuilder, OnFull};
@@ -37,7 +36,7 @@ pub(crate) struct Inner {
     reclaim_cursor: AtomicUsize,
     pub(crate) flights: Flights,
     pub(crate) sweep_every: Option<Duration>,
-    pub(crate) sweeper: OnceLock<AbortHandle>,
+    pub(crate) sweeper: Mutex<Option<AbortHandle>>,
 }
 
 impl Inner {
@@ -53,7 +52,7 @@ impl Inner {
             reclaim_cursor: AtomicUsize::new(0),
             flights: Flights::new(),
             sweep_every: options.sweep_every,
-            sweeper: OnceLock::new(),
+            sweeper: Mutex::default(),
         }
     }
 
@@ -207,7 +206,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if let Some(sweeper) = self.sweeper.get() {
+        if let Some(sweeper) = self.sweeper.get_mut() {
             sweeper.abort();
         }
     }

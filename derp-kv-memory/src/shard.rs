@@ -158,7 +158,7 @@ impl Shard {
         (taken, freed)
     }
 
-    pub(crate) fn records(&self) -> impl Iterator<Item = &Record> {
+    pub(crate) fn records(&self) -> impl ExactSizeIterator<Item = &Record> {
         self.records.iter()
     }
 }

@@ -17,8 +17,9 @@ use crate::{scan, sweep};
 /// A store in this process's memory.
 ///
 /// Clones are handles on the same data, and the last one to go frees it. Batches are atomic
-/// here, which the trait does not ask for; a [`scan`](KvStore::scan) yields each key once and
-/// locks one shard at a time.
+/// here, which the trait does not ask for; a [`scan`](KvStore::scan) locks one shard at a time and
+/// is no picture of one moment. It yields each key once, but for a key of a bounded store that
+/// moves between the evictable and the pinned while it runs, and may come twice.
 ///
 /// # Examples
 ///

@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use crate::inner::{Inner, SHARDS, SWEEP_PER_STEP};
 
-/// Starts the sweep once, where one is wanted and there is a runtime to run it.
+/// Starts the sweep where one is wanted, none runs, and there is a runtime to run it. The runtime
+/// of an earlier one may have ended.
 pub(crate) fn ensure(inner: &Arc<Inner>) {
     let Some(every) = inner.sweep_every else { return };
-    if inner.sweeper.get().is_some() {
+    // Whoever holds the lock is looking already.
+    let Some(mut sweeper) = inner.sweeper.try_lock() else { return };
+    if sweeper.as_ref().is_some_and(|sweeper| !sweeper.is_finished()) {
         return;
     }
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-    inner.sweeper.get_or_init(|| {
-        runtime
-            .spawn(run(Arc::downgrade(inner), every.max(Duration::from_millis(1))))
-            .abort_handle()
-    });
+    let sweep = run(Arc::downgrade(inner), every.max(Duration::from_millis(1)));
+    *sweeper = Some(runtime.spawn(sweep).abort_handle());
 }
 
 async fn run(store: Weak<Inner>, every: Duration) {

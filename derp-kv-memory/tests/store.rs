@@ -222,3 +222,40 @@ async fn a_key_named_twice_in_a_batch_keeps_the_account_right() {
     kv.set(b"k", &long, None).await.unwrap();
     kv.set(b"other", &long, None).await.unwrap();
 }
+
+#[test]
+fn the_background_sweep_goes_on_in_the_next_runtime() {
+    let kv = MemoryStore::builder().sweep_every(Duration::from_secs(1)).build();
+    for round in 0..2 {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            kv.set(b"k", b"v", Some(Duration::from_secs(5))).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            assert_eq!(kv.pinned_bytes(), 0, "in runtime {round}");
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_long_scan_lets_other_tasks_run() {
+    for kv in [MemoryStore::new(), MemoryStore::builder().max_bytes(1 << 30).build()] {
+        for id in 0..100_000_u32 {
+            kv.set(&id.to_be_bytes(), b"v", None).await.unwrap();
+        }
+        let ran = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let other = tokio::spawn({
+            let ran = ran.clone();
+            async move {
+                loop {
+                    ran.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        let found: Vec<_> = kv.scan(b"none of them").try_collect().await.unwrap();
+        assert!(found.is_empty());
+        assert!(ran.load(std::sync::atomic::Ordering::Relaxed) > 10);
+        other.abort();
+    }
+}
