@@ -103,3 +103,23 @@ impl fmt::Debug for Cached {
 pub(crate) fn cached_size(key: &[u8], value: &[u8]) -> usize {
     key.len() + value.len() + CACHED_OVERHEAD
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scans_are_told_of_a_key_that_is_taken_out_and_put_in_anew() {
+        let cached = Cached::new(1 << 20);
+        let (early, dropped) = (cached.watch_renewals(), cached.watch_renewals());
+        drop(dropped);
+        for _ in 0..=WRITES_BEFORE_RENEWAL {
+            cached.put(b"hot", Bytes::new(), None);
+        }
+        assert_eq!(*early.lock().unwrap(), [&b"hot"[..]]);
+        let late = cached.watch_renewals();
+        cached.put(b"hot", Bytes::new(), None);
+        assert!(late.lock().unwrap().is_empty());
+        assert!(cached.get(b"hot").is_some());
+    }
+}

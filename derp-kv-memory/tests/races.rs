@@ -222,3 +222,50 @@ async fn a_scan_yields_lasting_keys_once_while_others_come_and_go() {
         writers.end().await;
     }
 }
+
+/// Runs `call` on two threads, and each round at the same moment on both.
+fn side_by_side<T: Send>(rounds: u32, call: impl Fn(u32) -> T + Sync) -> Vec<[T; 2]> {
+    let arrived = AtomicUsize::new(0);
+    let thread = || -> Vec<T> {
+        let round = |round| {
+            arrived.fetch_add(1, Ordering::SeqCst);
+            while arrived.load(Ordering::SeqCst) < 2 * (round as usize + 1) {
+                std::thread::yield_now();
+            }
+            call(round)
+        };
+        (0..rounds).map(round).collect()
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(thread);
+        let own = thread();
+        own.into_iter().zip(other.join().unwrap()).map(|(own, other)| [own, other]).collect()
+    })
+}
+
+/// The operations of this store never wait.
+fn now<T>(call: impl Future<Output = T>) -> T {
+    let mut call = std::pin::pin!(call);
+    match call.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop())) {
+        std::task::Poll::Ready(output) => output,
+        std::task::Poll::Pending => panic!("it waits"),
+    }
+}
+
+#[test]
+fn of_two_at_the_same_moment_one_creates_and_both_count() {
+    const ROUNDS: u32 = 20_000;
+    for kv in stores(1 << 30) {
+        let created = side_by_side(ROUNDS, |round| {
+            let key = round.to_be_bytes();
+            let created = now(kv.set_nx(&key, b"v", Some(DAY))).unwrap();
+            (created, now(kv.incr(b"count", 1, None)).unwrap().value)
+        });
+        for [(own, _), (other, _)] in &created {
+            assert!(own != other, "{own} and {other}");
+        }
+        let mut counted: Vec<_> = created.iter().flatten().map(|(_, value)| *value).collect();
+        counted.sort_unstable();
+        assert!(counted.into_iter().eq(1..=2 * i64::from(ROUNDS)));
+    }
+}
