@@ -152,6 +152,12 @@ impl Error {
         self
     }
 
+    /// The same for another caller who waited for the same answer; the source stays here.
+    pub(crate) fn copy(&self) -> Self {
+        let inner = &*self.0;
+        Self(Box::new(Inner { message: inner.message.clone(), source: None, ..*inner }))
+    }
+
     /// What went wrong.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

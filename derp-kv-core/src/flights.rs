@@ -1,10 +1,15 @@
 use std::fmt;
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use dashmap::DashMap;
+use futures_util::future::{Either, select};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
+
+use crate::{Error, ErrorKind};
 
 /// The computations that callers of one store share within the process, by key.
 ///
@@ -100,8 +105,11 @@ struct Flight {
     users: AtomicUsize,
     lead: Semaphore,
     landed: OnceLock<Bytes>,
+    broken: OnceLock<Error>,
     beside: Semaphore,
     tag: Mutex<Option<String>>,
+    /// The value of the lock as last seen, and since when it has been that.
+    holder: Mutex<Option<(Bytes, Instant)>>,
 }
 
 impl Default for Flight {
@@ -110,8 +118,10 @@ impl Default for Flight {
             users: AtomicUsize::new(0),
             lead: Semaphore::new(1),
             landed: OnceLock::new(),
+            broken: OnceLock::new(),
             beside: Semaphore::new(1),
             tag: Mutex::new(None),
+            holder: Mutex::new(None),
         }
     }
 }
@@ -129,8 +139,8 @@ pub(crate) enum Turn<'a> {
     Lead(Lead<'a>),
     /// A leader landed this.
     Landed(Bytes),
-    /// The store failed the leader: everybody asks it for themselves.
-    Broken,
+    /// The store failed the leader like this: everybody asks it for themselves.
+    Broken(Error),
 }
 
 impl Ticket<'_> {
@@ -144,14 +154,45 @@ impl Ticket<'_> {
         match (self.flight.landed.get(), permit) {
             (Some(value), _) => Turn::Landed(value.clone()),
             (None, Ok(permit)) => Turn::Lead(Lead { ticket: self, _permit: permit }),
-            (None, Err(_)) => Turn::Broken,
+            (None, Err(_)) => Turn::Broken(self.broken()),
         }
     }
 
-    /// Waits for the one place of a caller that works beside the lead; none where the flight has
-    /// ended meanwhile.
-    pub(crate) async fn place_beside(&self) -> Option<SemaphorePermit<'_>> {
-        self.flight.beside.acquire().await.ok()
+    /// As [`turn`](Self::turn), and for the one place of a caller that works beside the lead.
+    pub(crate) async fn turn_or_place(&self) -> Either<Turn<'_>, SemaphorePermit<'_>> {
+        let (turn, place) = (pin!(self.turn()), pin!(self.flight.beside.acquire()));
+        match select(turn, place).await {
+            Either::Left((turn, _)) => Either::Left(turn),
+            Either::Right((Ok(place), _)) => Either::Right(place),
+            // The flight has ended, and says how.
+            Either::Right((Err(_), turn)) => Either::Left(turn.await),
+        }
+    }
+
+    /// The place beside the lead, where it is free.
+    pub(crate) fn try_place_beside(&self) -> Option<SemaphorePermit<'_>> {
+        self.flight.beside.try_acquire().ok()
+    }
+
+    /// Since when the lock has had this value, as far as anybody on board knows.
+    pub(crate) fn held_since(&self, value: &Bytes) -> Instant {
+        let mut holder = self.flight.holder.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*holder {
+            Some((known, since)) if known == value => *since,
+            _ => holder.insert((value.clone(), Instant::now())).1,
+        }
+    }
+
+    /// What somebody on board has landed.
+    pub(crate) fn landed(&self) -> Option<Bytes> {
+        self.flight.landed.get().cloned()
+    }
+
+    fn broken(&self) -> Error {
+        self.flight.broken.get().map_or_else(
+            || Error::new(ErrorKind::Abandoned, "the computation ended without a result"),
+            Error::copy,
+        )
     }
 
     /// Gives `value` to all who share the flight and ends it: who comes later opens another.
@@ -193,29 +234,20 @@ pub(crate) struct Lead<'a> {
     _permit: SemaphorePermit<'a>,
 }
 
-impl<'a> Lead<'a> {
+impl Lead<'_> {
     pub(crate) fn land(self, value: Bytes) {
         self.ticket.land(value);
     }
 
-    /// What a caller beside the lead has landed.
-    pub(crate) fn landed(&self) -> Option<Bytes> {
-        self.ticket.flight.landed.get().cloned()
-    }
-
-    /// Sends all who share the flight to the store themselves.
-    pub(crate) fn break_up(self) {
+    /// Sends all who share the flight to the store themselves; `error` is what it said.
+    pub(crate) fn break_up(self, error: &Error) {
+        let _ = self.ticket.flight.broken.set(error.copy());
         self.ticket.close();
     }
 
     pub(crate) fn mark(&self, tag: Option<&str>) {
         let mut mark = self.ticket.flight.tag.lock().unwrap_or_else(PoisonError::into_inner);
         *mark = tag.map(str::to_owned);
-    }
-
-    /// The place beside the lead, where it is free.
-    pub(crate) fn try_place_beside(&self) -> Option<SemaphorePermit<'a>> {
-        self.ticket.flight.beside.try_acquire().ok()
     }
 }
 

@@ -1,13 +1,13 @@
-use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{Either, select};
+use futures_util::future::Either;
+use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 use crate::flights::{Lead, Purpose, Ticket, Turn};
 use crate::names::{LOCK_TTL, RETRY_DELAY, check_duration, check_key, lock_key};
-use crate::{Error, KvStore, Lease, Result, Ttl};
+use crate::{Error, Expiry, KvStore, Lease, Result, Ttl};
 
 /// What [`guarded_get`] does where the store cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -113,6 +113,7 @@ impl<S: KvStore + Clone> Call<'_, S> {
         let flights = self.store.flights();
         let mut ticket =
             flights.and_then(|flights| flights.join_existing(Purpose::Cached, self.key));
+        let mut broken = false;
         loop {
             // Whoever finds no flight asks the store before opening one.
             let joined = match ticket.take() {
@@ -126,61 +127,115 @@ impl<S: KvStore + Clone> Call<'_, S> {
                     })
                 }
             };
-            match tokio::time::timeout(self.options.lock_ttl, joined.turn()).await {
-                Ok(Turn::Landed(value)) => return Ok(value),
-                Ok(Turn::Lead(lead)) => return self.lead(lead, compute).await,
-                Ok(Turn::Broken) => {}
-                Err(_) => return self.outwait(&joined, compute).await,
+            let turn = match tokio::time::timeout(self.options.lock_ttl, joined.turn()).await {
+                Ok(turn) => Either::Left(turn),
+                Err(_) => joined.turn_or_place().await,
+            };
+            match turn {
+                Either::Left(Turn::Landed(value)) => return Ok(value),
+                Either::Left(Turn::Lead(lead)) => {
+                    return self.contend(&joined, Some(lead), None, compute).await;
+                }
+                Either::Right(place) => {
+                    return self.contend(&joined, None, Some(place), compute).await;
+                }
+                // Once may be chance. One more flight each would send the callers to a store that
+                // goes on failing again and again.
+                Either::Left(Turn::Broken(error)) if broken => {
+                    return Err(error.with_operation("guarded_get").into());
+                }
+                Either::Left(Turn::Broken(_)) => broken = true,
             }
         }
     }
 
-    /// The leader of this process contends for the lock with the others.
-    async fn lead<F, Fut, V, E>(&self, lead: Lead<'_>, compute: F) -> Result<Bytes, E>
+    /// Contends for the lock with the other processes: the leader of this one, or the one caller
+    /// that has outwaited it.
+    async fn contend<F, Fut, V, E>(
+        &self,
+        ticket: &Ticket<'_>,
+        lead: Option<Lead<'_>>,
+        mut place: Option<SemaphorePermit<'_>>,
+        compute: F,
+    ) -> Result<Bytes, E>
     where
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<V, E>> + Send,
         V: Into<Bytes> + Send,
         E: From<Error> + Send,
     {
-        let patience = Instant::now() + self.options.lock_ttl;
+        let mut watch = Watch::default();
         loop {
-            match self.try_lead().await {
-                Ok(Step::Locked(lease)) => return self.fill(lead, lease, compute).await,
+            let step = match self.try_lead().await {
+                Ok(Step::Held) => self.watch(ticket, &mut watch).await,
+                step => step,
+            };
+            match step {
+                Ok(Step::Locked(lease)) => return self.fill(ticket, lease, compute).await,
                 Ok(Step::Found(value)) => {
-                    lead.land(value.clone());
+                    ticket.land(value.clone());
                     return Ok(value);
+                }
+                Ok(Step::Outwaited) => {
+                    place = place.or_else(|| ticket.try_place_beside());
+                    if place.is_some() {
+                        return self.compute_beside(ticket, compute).await;
+                    }
                 }
                 Ok(Step::Held) => {}
                 Err(_) if self.options.on_store_error == OnStoreError::Compute => {
-                    return self.compute_beside(lead, compute).await;
+                    return self.compute_beside(ticket, compute).await;
                 }
                 Err(error) => {
-                    lead.break_up();
+                    if let Some(lead) = lead {
+                        lead.break_up(&error);
+                    }
                     return Err(error.with_operation("guarded_get").into());
                 }
             }
-            if let Some(value) = lead.landed() {
+            if let Some(value) = ticket.landed() {
                 return Ok(value);
-            }
-            if Instant::now() >= patience
-                && let Some(_place) = lead.try_place_beside()
-            {
-                return self.compute_beside(lead, compute).await;
             }
             self.store.wait_for_change(self.key, None, self.options.retry_delay).await;
             match self.read().await {
                 Ok(Some(value)) => {
-                    lead.land(value.clone());
+                    ticket.land(value.clone());
                     return Ok(value);
                 }
                 Ok(None) => {}
                 Err(error) => {
-                    lead.break_up();
+                    if let Some(lead) = lead {
+                        lead.break_up(&error);
+                    }
                     return Err(error.into());
                 }
             }
         }
+    }
+
+    /// Looks at the lock that somebody else holds: when it is first seen, and once that holder
+    /// has had it for `lock_ttl`.
+    ///
+    /// A holder that died leaves its lock for a while. Only a lock that is renewed after the wait
+    /// shows a holder that is alive; otherwise the lock expires, and one of those who contend
+    /// for it succeeds.
+    async fn watch(&self, ticket: &Ticket<'_>, watch: &mut Watch) -> Result<Step> {
+        if watch.look_at.is_some_and(|look_at| Instant::now() < look_at) {
+            return Ok(Step::Held);
+        }
+        let Some((holder, expiry)) = self.store.get_with_ttl(&lock_key(self.key)).await? else {
+            return Ok(Step::Held);
+        };
+        let look_at = ticket.held_since(&holder) + self.options.lock_ttl;
+        let left = match expiry {
+            Expiry::In(left) => left,
+            Expiry::Never => Duration::MAX,
+        };
+        let seen = if watch.holder.as_ref() == Some(&holder) { watch.left } else { None };
+        *watch = Watch { look_at: Some(look_at), holder: Some(holder), left: Some(left) };
+        let renewed = seen.is_some_and(|seen| left > seen) || expiry == Expiry::Never;
+        let waited = Instant::now() >= look_at;
+        Ok(if waited && renewed { Step::Outwaited } else { Step::Held })
     }
 
     async fn try_lead(&self) -> Result<Step> {
@@ -199,13 +254,19 @@ impl<S: KvStore + Clone> Call<'_, S> {
     }
 
     /// The holder of the lock computes and stores.
-    async fn fill<F, Fut, V, E>(&self, lead: Lead<'_>, lease: Lease, compute: F) -> Result<Bytes, E>
+    async fn fill<F, Fut, V, E>(
+        &self,
+        ticket: &Ticket<'_>,
+        lease: Lease,
+        compute: F,
+    ) -> Result<Bytes, E>
     where
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<V, E>> + Send,
         V: Into<Bytes> + Send,
         E: From<Error> + Send,
     {
+        ticket.held_since(lease.value());
         let value: Bytes = match compute().await {
             Ok(value) => value.into(),
             Err(error) => {
@@ -215,7 +276,7 @@ impl<S: KvStore + Clone> Call<'_, S> {
             }
         };
         if self.keep(&value, lease).await {
-            lead.land(value.clone());
+            ticket.land(value.clone());
         }
         // Where the lease was lost, the value may be older than what is there by now: the caller
         // who computed it gets it, and the others look for themselves.
@@ -235,45 +296,12 @@ impl<S: KvStore + Clone> Call<'_, S> {
         }
     }
 
-    /// Waits on beside a leader that takes longer than the lock's TTL: for its value, for the
-    /// lead, or for this process's one place to compute beside it.
-    async fn outwait<F, Fut, V, E>(&self, ticket: &Ticket<'_>, compute: F) -> Result<Bytes, E>
-    where
-        F: FnOnce() -> Fut + Send,
-        Fut: Future<Output = Result<V, E>> + Send,
-        V: Into<Bytes> + Send,
-        E: From<Error> + Send,
-    {
-        let came = {
-            let (turn, place) = (pin!(ticket.turn()), pin!(ticket.place_beside()));
-            // Whichever is not taken leaves its queue here, before the computation.
-            match select(turn, place).await {
-                Either::Left((turn, _)) => Either::Left(turn),
-                Either::Right((place, _)) => Either::Right(place),
-            }
-        };
-        let turn = match came {
-            Either::Left(turn) => turn,
-            Either::Right(Some(_place)) => {
-                let value: Bytes = compute().await?.into();
-                ticket.land(value.clone());
-                return Ok(value);
-            }
-            // The flight has ended, so nobody leads it.
-            Either::Right(None) => ticket.turn().await,
-        };
-        match turn {
-            Turn::Landed(value) => Ok(value),
-            Turn::Lead(lead) => self.lead(lead, compute).await,
-            Turn::Broken => match self.read().await? {
-                Some(value) => Ok(value),
-                None => Ok(compute().await?.into()),
-            },
-        }
-    }
-
     /// Computes without the lock, and stores nothing: something newer may be there.
-    async fn compute_beside<F, Fut, V, E>(&self, lead: Lead<'_>, compute: F) -> Result<Bytes, E>
+    async fn compute_beside<F, Fut, V, E>(
+        &self,
+        ticket: &Ticket<'_>,
+        compute: F,
+    ) -> Result<Bytes, E>
     where
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<V, E>> + Send,
@@ -281,7 +309,7 @@ impl<S: KvStore + Clone> Call<'_, S> {
         E: From<Error> + Send,
     {
         let value: Bytes = compute().await?.into();
-        lead.land(value.clone());
+        ticket.land(value.clone());
         Ok(value)
     }
 
@@ -299,6 +327,17 @@ enum Step {
     Found(Bytes),
     /// Somebody else has the lock.
     Held,
+    /// Somebody else is alive and has had the lock for long enough.
+    Outwaited,
+}
+
+/// What a waiting caller saw of the lock.
+#[derive(Default)]
+struct Watch {
+    /// When to look again; at once where it has not looked yet.
+    look_at: Option<Instant>,
+    holder: Option<Bytes>,
+    left: Option<Duration>,
 }
 
 /// Stores the value, and takes it back where the lease was not held to the end. Tells whether it

@@ -144,6 +144,7 @@ impl<S: KvStore + Clone> Call<'_, S> {
         let flights = self.store.flights();
         let mut ticket =
             flights.and_then(|flights| flights.join_existing(Purpose::Idempotent, self.key));
+        let mut broken = false;
         loop {
             let joined = match ticket.take() {
                 Some(ticket) => ticket,
@@ -162,7 +163,11 @@ impl<S: KvStore + Clone> Call<'_, S> {
             match tokio::time::timeout_at(self.give_up, joined.turn()).await {
                 Ok(Turn::Landed(record)) => return Ok(self.replay(&record)?),
                 Ok(Turn::Lead(lead)) => return self.lead(lead, compute).await,
-                Ok(Turn::Broken) => {}
+                // Once may be chance; see `guarded_get`.
+                Ok(Turn::Broken(error)) if broken => {
+                    return Err(error.with_operation(OPERATION).into());
+                }
+                Ok(Turn::Broken(_)) => broken = true,
                 Err(_) => return Err(self.in_progress().into()),
             }
         }
@@ -184,7 +189,7 @@ impl<S: KvStore + Clone> Call<'_, S> {
                 // This caller's request is not the one under way: nobody else's business.
                 Err(error) if error.kind() == ErrorKind::KeyReused => return Err(error.into()),
                 Err(error) => {
-                    lead.break_up();
+                    lead.break_up(&error);
                     return Err(error.with_operation(OPERATION).into());
                 }
             }
@@ -198,7 +203,7 @@ impl<S: KvStore + Clone> Call<'_, S> {
                 Ok(Some(record)) => break record,
                 Ok(None) => {}
                 Err(error) => {
-                    lead.break_up();
+                    lead.break_up(&error);
                     return Err(error.into());
                 }
             }
@@ -274,7 +279,7 @@ impl<S: KvStore + Clone> Call<'_, S> {
                 Ok(outcome?)
             }
             Err(error) => {
-                lead.break_up();
+                lead.break_up(&error);
                 Err(error.with_operation(OPERATION).into())
             }
         }
@@ -381,6 +386,8 @@ impl From<&serde_json::Error> for Redacted {
 
 /// A lock's value is its token and, where the request has one, `:` and its fingerprint.
 fn fingerprint_of_lock(value: &[u8]) -> Option<&str> {
-    let value = std::str::from_utf8(value).ok()?;
-    value.split_once(':').map(|(_, fingerprint)| fingerprint)
+    let (token, fingerprint) = std::str::from_utf8(value).ok()?.split_once(':')?;
+    // A lock that another library wrote may hold anything.
+    let hex = |text: &str, len| text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit());
+    (hex(token, 32) && hex(fingerprint, 64)).then_some(fingerprint)
 }

@@ -135,6 +135,11 @@ impl Lease {
         std::str::from_utf8(&self.hold.value[..self.hold.token_len]).unwrap_or_default()
     }
 
+    /// What the lock's record holds.
+    pub(crate) fn value(&self) -> &Bytes {
+        &self.hold.value
+    }
+
     /// The key of the lock's own record, which ends in `:lock`.
     #[must_use]
     pub fn key(&self) -> &[u8] {

@@ -1,6 +1,8 @@
 //! What the helpers' tests share.
 #![allow(dead_code, reason = "each test target uses a part")]
 
+pub(crate) mod scripted;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
