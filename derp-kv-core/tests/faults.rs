@@ -1,152 +1,175 @@
-//! The store fails at any call, before or after applying it: no work runs twice, no lock or
-//! counter stays for good, and the errors are of the right kind.
+//! The store fails at each call of each helper in turn, before or after doing it.
+
+mod common;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use derp_kv_conformance::{Fault, FaultStore};
+use common::scripted::{Fault, Scripted};
 use derp_kv_core::{
-    Dedup, Error, ErrorKind, Expiry, GuardedGet, Idempotency, KvStore, KvStoreExt, OnStoreError,
+    Dedup, Error, ErrorKind, Expiry, GuardedGet, Idempotency, KvStore, KvStoreExt, Processed,
     RateLimit,
 };
 use derp_kv_memory::MemoryStore;
 use futures_util::TryStreamExt;
 
-const FAULTS: [Fault; 2] = [Fault::FailBefore, Fault::FailAfter];
-const PATIENCE: Duration = Duration::from_secs(10);
+const WEEK: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+const SLOW: Duration = Duration::from_secs(1);
 
-/// Nothing that was left has no expiry, and no lock outlives its TTL.
-async fn assert_nothing_immortal(data: &MemoryStore) {
+#[derive(Debug, Default)]
+struct Tally {
+    faults: u32,
+    errors: u32,
+}
+
+/// Every key that is left must expire, and no lock may outlive its TTL.
+async fn nothing_immortal(data: &MemoryStore, what: &str) {
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let keys: Vec<_> = data.scan(b"").try_collect().await.unwrap();
     for key in keys {
-        assert!(matches!(data.ttl(&key).await.unwrap(), None | Some(Expiry::In(_))), "{key:?}");
+        assert!(!key.ends_with(b":lock"), "{what}: a lock is left");
+        assert_ne!(data.ttl(&key).await.unwrap(), Some(Expiry::Never), "{what}: {key:?} stays");
     }
-    tokio::time::sleep(PATIENCE).await;
-    let keys: Vec<_> = data.scan(b"").try_collect().await.unwrap();
-    assert!(!keys.iter().any(|key| key.ends_with(b":lock")), "{keys:?}");
 }
 
-fn assert_injected(error: &Error) {
-    assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error}");
+fn is_the_stores(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout)
 }
 
-#[tokio::test(start_paused = true)]
-async fn idempotent_work_runs_once() {
-    let (mut failed, mut succeeded) = (0, 0);
-    for fault in FAULTS {
-        for nth in 0.. {
+/// Runs `scenario` with each call failed in turn, until it makes no more calls.
+async fn each_call_fails(what: &str, scenario: impl AsyncFn(&Scripted, &mut Tally, &str)) -> Tally {
+    let mut tally = Tally::default();
+    for fault in [Fault::Before, Fault::After] {
+        for number in 0.. {
             let data = MemoryStore::new();
-            let kv = FaultStore::nth(data.clone(), nth, fault);
-            let runs = AtomicU32::new(0);
-            let call = |kv: FaultStore<MemoryStore>| {
-                let runs = &runs;
-                async move {
-                    kv.idempotent_execute("k", Idempotency::default(), || async {
-                        Ok::<_, Error>(runs.fetch_add(1, Ordering::SeqCst))
-                    })
-                    .await
-                }
-            };
-            match call(kv.clone()).await {
-                Ok(_) => succeeded += 1,
-                Err(error) => {
-                    assert_injected(&error);
-                    failed += 1;
-                }
-            }
-            let hit = kv.injected() > 0;
-            call(FaultStore::none(data.clone())).await.unwrap();
-            assert_eq!(runs.load(Ordering::SeqCst), 1, "{fault:?} at call {nth}");
-            assert_nothing_immortal(&data).await;
-            if !hit {
+            let kv = Scripted::of(&data);
+            kv.fail(number, fault);
+            let name = format!("{what}, call {number} fails {fault:?}");
+            scenario(&kv, &mut tally, &name).await;
+            nothing_immortal(&data, &name).await;
+            assert!(kv.flights().unwrap().is_empty(), "{name}: a flight is left");
+            if kv.failed().is_none() {
                 break;
             }
+            tally.faults += 1;
         }
     }
-    println!("idempotent_execute: {succeeded} succeeded, {failed} failed, none ran twice");
-    assert!(succeeded > 2 && failed > 2);
+    println!("\n{what}: {} faults, {} errors", tally.faults, tally.errors);
+    tally
 }
 
 #[tokio::test(start_paused = true)]
-async fn events_are_handled_once() {
-    for fault in FAULTS {
-        for nth in 0.. {
-            let data = MemoryStore::new();
-            let kv = FaultStore::nth(data.clone(), nth, fault);
-            let runs = AtomicU32::new(0);
-            let call = |kv: FaultStore<MemoryStore>| {
-                let runs = &runs;
-                async move {
-                    kv.process_once("k", Dedup::default(), || async {
-                        runs.fetch_add(1, Ordering::SeqCst);
-                        Ok::<_, Error>(())
-                    })
-                    .await
-                }
-            };
-            if let Err(error) = call(kv.clone()).await {
-                assert_injected(&error);
-            }
-            let hit = kv.injected() > 0;
-            // A claim whose owner failed is freed in the background.
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            call(FaultStore::none(data.clone())).await.unwrap();
-            assert_eq!(runs.load(Ordering::SeqCst), 1, "{fault:?} at call {nth}");
-            assert_nothing_immortal(&data).await;
-            if !hit {
-                break;
-            }
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn cached_values_are_computed_and_nothing_is_left_locked() {
-    for on_error in [OnStoreError::Fail, OnStoreError::Compute] {
-        for fault in FAULTS {
-            for nth in 0.. {
-                let data = MemoryStore::new();
-                let kv = FaultStore::nth(data.clone(), nth, fault);
-                let options = GuardedGet::ttl(Duration::from_secs(60)).on_store_error(on_error);
-                let call = |kv: FaultStore<MemoryStore>| {
-                    let options = options.clone();
-                    async move { kv.guarded_get("k", options, || async { Ok::<_, Error>("v") }).await }
-                };
-                match call(kv.clone()).await {
-                    Ok(value) => assert_eq!(value, "v"),
-                    Err(error) => {
-                        assert_injected(&error);
-                        assert_eq!(on_error, OnStoreError::Fail);
-                    }
-                }
-                let hit = kv.injected() > 0;
-                assert_eq!(call(FaultStore::none(data.clone())).await.unwrap(), "v");
-                assert!(kv.flights().unwrap().is_empty());
-                assert_nothing_immortal(&data).await;
-                if !hit {
+async fn an_idempotent_request_is_executed_once() {
+    let tally = each_call_fails("idempotent_execute", async |kv, tally, name| {
+        let runs = AtomicU32::new(0);
+        let call = || {
+            kv.idempotent_execute("k", Idempotency::default(), || async {
+                tokio::time::sleep(SLOW).await;
+                Ok::<_, Error>(runs.fetch_add(1, Ordering::SeqCst))
+            })
+        };
+        // As a client does that tries again.
+        for attempt in 0.. {
+            match call().await {
+                Ok(outcome) => {
+                    assert_eq!(outcome.body, 0, "{name}");
                     break;
                 }
+                Err(error) => {
+                    tally.errors += 1;
+                    let busy = error.kind() == ErrorKind::InProgress;
+                    assert!(attempt < 3 && (busy || is_the_stores(&error)), "{name}: {error:?}");
+                }
             }
         }
-    }
+        let again = call().await;
+        assert!(again.is_ok_and(|again| again.is_replay) || kv.failed().is_some(), "{name}");
+        assert_eq!(runs.load(Ordering::SeqCst), 1, "{name}");
+    })
+    .await;
+    assert!(tally.faults >= 10, "{tally:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn counters_never_stay_for_good() {
-    for seed in 0..50 {
-        for fault in FAULTS {
-            let data = MemoryStore::new();
-            data.set(b"derp:ratelimit:k", b"1", None).await.unwrap();
-            let kv = FaultStore::randomly(data.clone(), seed, 3, fault);
-            let mut counted = 0;
-            for _ in 0..20 {
-                match kv.rate_limit("k", RateLimit::new(5, PATIENCE)).await {
-                    Ok(_) => counted += 1,
-                    Err(error) => assert_injected(&error),
+async fn an_event_is_handled_once() {
+    let tally = each_call_fails("process_once", async |kv, tally, name| {
+        let runs = AtomicU32::new(0);
+        for attempt in 0.. {
+            let handled = kv
+                .process_once("e", Dedup::default().ttl(WEEK), || async {
+                    tokio::time::sleep(SLOW).await;
+                    runs.fetch_add(1, Ordering::SeqCst);
+                    Ok::<_, Error>(())
+                })
+                .await;
+            match handled {
+                Ok(Processed::Before) => break,
+                Ok(Processed::Now(())) => {}
+                Err(error) => {
+                    tally.errors += 1;
+                    let busy = error.kind() == ErrorKind::InProgress;
+                    assert!(attempt < 4 && (busy || is_the_stores(&error)), "{name}: {error:?}");
+                    // As a sender that delivers again later.
+                    tokio::time::sleep(Duration::from_secs(5)).await;
                 }
             }
-            assert!(kv.injected() > 0 && counted > 0);
-            assert!(matches!(data.ttl(b"derp:ratelimit:k").await.unwrap(), Some(Expiry::In(_))));
         }
-    }
+        assert_eq!(runs.load(Ordering::SeqCst), 1, "{name}");
+    })
+    .await;
+    assert!(tally.faults >= 10, "{tally:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cached_value_is_computed_and_kept() {
+    let tally = each_call_fails("guarded_get", async |kv, tally, name| {
+        let runs = AtomicU32::new(0);
+        let mut values = 0;
+        while values < 2 {
+            let value = kv
+                .guarded_get("k", GuardedGet::ttl(WEEK), || async {
+                    tokio::time::sleep(SLOW).await;
+                    runs.fetch_add(1, Ordering::SeqCst);
+                    Ok::<_, Error>("value")
+                })
+                .await;
+            match value {
+                Ok(value) => {
+                    assert_eq!(value, "value");
+                    values += 1;
+                }
+                Err(error) => {
+                    tally.errors += 1;
+                    assert!(is_the_stores(&error), "{name}: {error:?}");
+                }
+            }
+        }
+        // One more only where the value could not be kept.
+        assert!(runs.load(Ordering::SeqCst) <= 2, "{name}");
+    })
+    .await;
+    assert!(tally.faults >= 10, "{tally:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_lets_no_more_through() {
+    let tally = each_call_fails("rate_limit", async |kv, tally, name| {
+        // A counter that something else left without an expiry is repaired on the way.
+        if name.contains("Before") {
+            let _ = kv.incr(b"derp:ratelimit:u", 1, None).await;
+        }
+        let mut allowed = 0;
+        for _ in 0..8 {
+            match kv.rate_limit("u", RateLimit::new(3, WEEK)).await {
+                Ok(status) => allowed += u32::from(status.allowed),
+                Err(error) => {
+                    tally.errors += 1;
+                    assert!(is_the_stores(&error), "{name}: {error:?}");
+                }
+            }
+        }
+        assert!(allowed <= 3, "{name}: {allowed} allowed");
+    })
+    .await;
+    assert!(tally.faults >= 10, "{tally:?}");
 }

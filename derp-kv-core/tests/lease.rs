@@ -1,175 +1,216 @@
-//! Leases: taken, renewed, lost, released, dropped.
+//! The lease on the in-memory store, in virtual time.
 
 mod common;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::Process;
-use derp_kv_conformance::{CountingStore, Fault, FaultStore, Operation};
-use derp_kv_core::{ErrorKind, Expiry, KvStore, KvStoreExt};
+use common::scripted::{Fault, Scripted};
+use common::{Process, drop_after};
+use derp_kv_core::{ErrorKind, Expiry, KvStore, KvStoreExt, Lease};
 use derp_kv_memory::MemoryStore;
+use tokio::time::{Instant, sleep};
 
 const TTL: Duration = Duration::from_secs(3);
-const LOCK: &[u8] = b"job:lock";
+const LOCK: &[u8] = b"k:lock";
 
-#[tokio::test(start_paused = true)]
-async fn a_held_lease_is_renewed_every_third_of_its_ttl() {
-    let kv = CountingStore::new(MemoryStore::new());
-    let lease = kv.try_lock("job", TTL).await.unwrap().unwrap();
-    assert_eq!(lease.key(), LOCK);
-    assert_eq!(kv.inner().get(LOCK).await.unwrap().unwrap(), lease.token());
-    assert!(lease.token().len() >= 32);
-    let _ = kv.take();
-    tokio::time::sleep(10 * TTL + Duration::from_millis(1)).await;
-    assert_eq!(kv.take().of(Operation::CompareAndSet), 30);
-    assert!(!lease.is_lost());
-    assert!(kv.try_lock("job", TTL).await.unwrap().is_none());
-    assert!(lease.release().await.unwrap());
-    assert!(!kv.exists(LOCK).await.unwrap());
-    let _ = kv.take();
-    tokio::time::sleep(TTL).await;
-    assert_eq!(kv.take().total(), 0, "renewed after its release");
+/// Lets background tasks that need no time run.
+async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn take<S: KvStore + Clone>(kv: &S) -> Lease {
+    kv.try_lock("k", TTL).await.unwrap().expect("the key is free")
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_was_taken_over_is_lost_and_its_successor_is_left_alone() {
+async fn a_lease_is_renewed_for_as_long_as_it_is_held() {
     let kv = MemoryStore::new();
-    let lease = kv.try_lock("job", TTL).await.unwrap().unwrap();
-    kv.delete(LOCK).await.unwrap();
-    let successor = kv.try_lock("job", TTL).await.unwrap().unwrap();
-    assert_ne!(lease.token(), successor.token());
-    lease.lost().await;
-    assert!(lease.is_lost() && !successor.is_lost());
-    tokio::time::sleep(5 * TTL).await;
-    assert!(!lease.release().await.unwrap());
-    assert_eq!(kv.get(LOCK).await.unwrap().unwrap(), successor.token());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_lease_that_cannot_be_renewed_is_lost_when_its_own_clock_says_so() {
-    for fault in [Fault::FailBefore, Fault::Hang] {
-        let kv = FaultStore::each(MemoryStore::new(), Operation::CompareAndSet, fault);
-        let began = tokio::time::Instant::now();
-        let lease = kv.try_lock("job", TTL).await.unwrap().unwrap();
-        lease.lost().await;
-        assert_eq!(began.elapsed(), TTL, "{fault:?}");
-        assert!(lease.is_lost());
+    let lease = take(&kv).await;
+    for _ in 0..20 {
+        sleep(TTL / 2).await;
+        assert!(!lease.is_lost());
+        assert!(kv.try_lock("k", TTL).await.unwrap().is_none());
+        let Some(Expiry::In(left)) = kv.ttl(LOCK).await.unwrap() else { panic!("it expires") };
+        assert!(left >= TTL * 2 / 3 && left <= TTL, "{left:?}");
     }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_renewal_without_an_answer_is_tried_again() {
-    // Calls: set_nx is number 0, the first renewal number 1.
-    for fault in [Fault::FailBefore, Fault::FailAfter, Fault::Hang] {
-        let kv = FaultStore::nth(MemoryStore::new(), 1, fault);
-        let lease = kv.try_lock("job", TTL).await.unwrap().unwrap();
-        tokio::time::sleep(5 * TTL).await;
-        assert_eq!(kv.injected(), 1);
-        assert!(!lease.is_lost(), "{fault:?}");
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_ambiguous_acquisition_is_resolved_by_reading_back() {
-    let kv = FaultStore::nth(MemoryStore::new(), 0, Fault::FailAfter);
-    let lease = kv.try_lock("job", TTL).await.unwrap().expect("it was applied");
     assert!(lease.release().await.unwrap());
-
-    let kv = FaultStore::nth(MemoryStore::new(), 0, Fault::FailBefore);
-    let error = kv.try_lock("job", TTL).await.unwrap_err();
-    assert!(!error.may_have_applied());
-    assert!(kv.try_lock("job", TTL).await.unwrap().is_some());
+    assert_eq!(kv.get(LOCK).await.unwrap(), None);
+    // Nothing renews it any more.
+    let next = take(&kv).await;
+    assert_eq!(next.token().len(), 32);
+    assert!(next.release().await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_lease_or_acquisition_frees_the_key_at_once() {
+async fn renewal_ends_with_the_lease() {
+    let kv = Scripted::of(&MemoryStore::new());
+    let lease = take(&kv).await;
+    sleep(TTL).await;
+    assert!(kv.calls().iter().filter(|name| **name == "compare_and_set").count() >= 2);
+    assert!(lease.release().await.unwrap());
+    let calls = kv.calls().len();
+    sleep(TTL * 10).await;
+    assert_eq!(kv.calls().len(), calls, "something still talks to the store");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_lease_is_free_at_once() {
     let kv = MemoryStore::new();
-    drop(kv.try_lock("job", TTL).await.unwrap().unwrap());
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    assert!(!kv.exists(LOCK).await.unwrap());
-    for polls in 0.. {
-        let data = MemoryStore::new();
-        let finished = common::drop_after(polls, Process::of(&data).try_lock("job", TTL)).await;
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        assert!(!data.exists(LOCK).await.unwrap(), "after {polls} polls");
-        if finished {
-            break;
-        }
-    }
+    drop(take(&kv).await);
+    let began = Instant::now();
+    let next = kv.lock("k", TTL, TTL * 2).await.unwrap();
+    assert!(began.elapsed() < TTL / 3, "{:?}", began.elapsed());
+    assert!(next.release().await.unwrap());
 }
 
 #[test]
-fn a_lease_dropped_outside_a_runtime_panics_not_and_expires() {
-    let kv = MemoryStore::new();
+fn a_lease_may_be_dropped_outside_a_runtime() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let lease = runtime.block_on(kv.try_lock("job", TTL)).unwrap().unwrap();
+    let kv = MemoryStore::new();
+    let lease = runtime.block_on(take(&kv));
     drop(runtime);
     drop(lease);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let Some(Expiry::In(left)) = runtime.block_on(kv.ttl(LOCK)).unwrap() else {
-        panic!("the record has no expiry")
-    };
-    assert!(left <= TTL);
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_for_a_lock_ends_with_it_or_with_patience() {
-    let kv = MemoryStore::new();
-    let lease = kv.try_lock("job", TTL).await.unwrap().unwrap();
-    let began = tokio::time::Instant::now();
-    let error = kv.lock("job", TTL, Duration::from_secs(1)).await.unwrap_err();
-    assert_eq!((error.kind(), began.elapsed()), (ErrorKind::Timeout, Duration::from_secs(1)));
-    let waiter = tokio::spawn({
-        let kv = kv.clone();
-        async move { kv.lock("job", TTL, Duration::from_secs(60)).await }
-    });
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    lease.release().await.unwrap();
-    assert!(waiter.await.unwrap().is_ok());
-    for refused in [kv.try_lock("x:lock", TTL).await, kv.try_lock("x", Duration::ZERO).await] {
-        assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidArgument);
+async fn a_caller_dropped_while_taking_leaves_no_lock() {
+    for polls in 0.. {
+        let kv = Process::of(&MemoryStore::new());
+        let done = drop_after(polls, async {
+            take(&kv).await.release().await.unwrap();
+        })
+        .await;
+        settle().await;
+        assert_eq!(kv.get(LOCK).await.unwrap(), None, "dropped after {polls} polls");
+        if done {
+            assert!(polls > 3);
+            return;
+        }
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn renewal_goes_on_while_the_work_blocks_its_thread() {
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_was_taken_over_is_not_touched_by_its_old_holder() {
     let kv = MemoryStore::new();
-    let ttl = Duration::from_millis(600);
-    let lease = tokio::spawn({
-        let kv = kv.clone();
-        async move {
-            let lease = kv.try_lock("job", ttl).await.unwrap().unwrap();
-            std::thread::sleep(3 * ttl);
-            lease
-        }
-    });
-    let lease = lease.await.unwrap();
-    assert!(!lease.is_lost());
-    assert!(lease.release().await.unwrap());
+    let old = take(&kv).await;
+    kv.delete(LOCK).await.unwrap();
+    let new = take(&kv).await;
+    let began = Instant::now();
+    old.lost().await;
+    assert!(began.elapsed() <= TTL / 3, "a refused renewal tells at once");
+    assert!(old.is_lost() && !new.is_lost());
+    assert!(!old.release().await.unwrap());
+    sleep(TTL * 3).await;
+    assert!(!new.is_lost());
+    assert_eq!(kv.get(LOCK).await.unwrap().as_deref(), Some(new.token().as_bytes()));
+    assert!(new.release().await.unwrap());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn no_two_callers_hold_one_lease() {
+#[tokio::test(start_paused = true)]
+async fn the_holder_of_a_hung_store_learns_in_time() {
+    let data = MemoryStore::new();
+    let kv = Scripted::gated(&data);
+    kv.step();
+    let before = Instant::now();
+    let lease = take(&kv).await;
+    // No further call is let through.
+    lease.lost().await;
+    assert!(before.elapsed() <= TTL, "{:?}", before.elapsed());
+    assert!(lease.is_lost());
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_failed_renewal_is_made_up_for() {
+    for fault in [Fault::Before, Fault::After] {
+        let kv = Scripted::of(&MemoryStore::new());
+        let lease = take(&kv).await;
+        kv.fail_next(fault);
+        sleep(TTL * 3).await;
+        assert_eq!(kv.failed(), Some("compare_and_set"));
+        assert!(!lease.is_lost());
+        assert!(lease.release().await.unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unknown_answer_to_the_first_request_is_resolved() {
+    let data = MemoryStore::new();
+    let kv = Scripted::of(&data);
+    kv.fail_next(Fault::After);
+    let lease = take(&kv).await;
+    assert_eq!(data.get(LOCK).await.unwrap().as_deref(), Some(lease.token().as_bytes()));
+    assert!(lease.release().await.unwrap());
+
+    kv.fail_next(Fault::Before);
+    let error = kv.try_lock("k", TTL).await.unwrap_err();
+    assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::Unavailable, false));
+    settle().await;
+    assert_eq!(data.get(LOCK).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_caller_gets_the_lock_or_an_error_in_time() {
     let kv = MemoryStore::new();
-    let inside = Arc::new(AtomicU32::new(0));
-    let workers: Vec<_> = (0..8)
+    let lease = take(&kv).await;
+    let began = Instant::now();
+    let error = kv.lock("k", TTL, TTL * 2).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(began.elapsed(), TTL * 2);
+
+    let waiting = tokio::spawn({
+        let kv = kv.clone();
+        async move { kv.lock("k", TTL, TTL * 2).await }
+    });
+    sleep(TTL).await;
+    lease.release().await.unwrap();
+    assert!(waiting.await.unwrap().unwrap().release().await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_many_contenders_one_at_a_time_holds_the_lock() {
+    let data = MemoryStore::new();
+    let inside = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let contenders: Vec<_> = (0..16)
         .map(|_| {
-            let (kv, inside) = (kv.clone(), inside.clone());
+            let (kv, inside) = (Process::of(&data), inside.clone());
             tokio::spawn(async move {
-                for _ in 0..200 {
-                    let lease = kv.lock("job", TTL, Duration::from_secs(60)).await.unwrap();
-                    assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
-                    tokio::task::yield_now().await;
-                    inside.fetch_sub(1, Ordering::SeqCst);
+                for _ in 0..20 {
+                    let lease = kv.lock("k", TTL, Duration::from_secs(3600)).await.unwrap();
+                    assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                    sleep(Duration::from_millis(7)).await;
+                    inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
                     assert!(lease.release().await.unwrap());
                 }
             })
         })
         .collect();
-    for worker in workers {
-        worker.await.unwrap();
+    for contender in contenders {
+        contender.await.unwrap();
     }
-    assert!(!kv.exists(LOCK).await.unwrap());
+    assert_eq!(data.get(LOCK).await.unwrap(), None);
+}
+
+/// The work blocks its thread; only another one can renew.
+#[test]
+fn renewal_goes_on_while_the_work_blocks_its_thread() {
+    let ttl = Duration::from_secs(2);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let kv = MemoryStore::new();
+        let work = tokio::spawn({
+            let kv = kv.clone();
+            async move {
+                let lease = kv.try_lock("k", ttl).await.unwrap().expect("the key is free");
+                std::thread::sleep(ttl * 2);
+                lease.release().await.unwrap()
+            }
+        });
+        assert!(work.await.unwrap(), "the lease was not renewed");
+    });
 }
