@@ -43,7 +43,12 @@ impl Config {
     ///
     /// [`ErrorKind::InvalidArgument`] names the field.
     pub fn from_toml_str(text: &str) -> Result<Self> {
-        let file: File = toml::from_str(text).map_err(|error| invalid(error.to_string()))?;
+        // The error's own text quotes the line, which may hold a password.
+        let file: File = toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let line = text.get(..start).map_or(1, |before| before.matches('\n').count() + 1);
+            invalid(format!("derp.toml, line {line}: not valid TOML, or a wrong type in [kv]"))
+        })?;
         let kv = file.kv;
         let valkey = match (kv.backend.as_deref(), kv.memory.is_some(), kv.valkey.is_some()) {
             (Some("memory"), ..) => false,
@@ -110,4 +115,23 @@ impl Default for Config {
 
 fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidArgument, message.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_quotes_nothing_of_the_file() {
+        for text in [
+            "[kv.valkey]\npassword = \"hunter2",
+            "[kv]\nbackend = \"memory\"\nvalkey = \"hunter2\"",
+            "[kv]\nbackend = [\"hunter2\"]",
+        ] {
+            let error = Config::from_toml_str(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+            assert!(error.to_string().contains("line "), "{error}");
+        }
+    }
 }
