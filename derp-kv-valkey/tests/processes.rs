@@ -1,0 +1,263 @@
+//! The helpers in several operating-system processes on one server.
+//!
+//! The test binary starts itself again as a worker: [`worker`] is a test that does nothing unless
+//! the environment says what to do.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::process::Stdio;
+use std::time::Duration;
+
+use derp_kv_core::{Error, ErrorKind, GuardedGet, Idempotency, KvStore, KvStoreExt};
+use derp_kv_valkey::test_server::Server;
+use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
+use futures_util::future::join_all;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
+
+const ROLE: &str = "DERP_KV_TEST_ROLE";
+const PORT: &str = "DERP_KV_TEST_PORT";
+/// Another server, for what the test itself has to tell and to ask: its commands do not count.
+const CONTROL_PORT: &str = "DERP_KV_TEST_CONTROL_PORT";
+const CALLERS: &str = "DERP_KV_TEST_CALLERS";
+const SLOW_MS: &str = "DERP_KV_TEST_SLOW_MS";
+
+/// Only guards against a hang.
+const HANG: Duration = Duration::from_secs(60);
+const LOCK_TTL: Duration = Duration::from_secs(2);
+const KEY: &[u8] = b"page";
+const LOCK: &[u8] = b"page:lock";
+const RECORD_LOCK: &[u8] = b"derp:idempotency:order:lock";
+/// How many computations began, and how many workers are ready to start.
+const BEGAN: &[u8] = b"began";
+const READY: &[u8] = b"ready";
+const START: &[u8] = b"start";
+
+async fn connect(port: u16) -> ValkeyStore {
+    let config = ValkeyConfig::default().addresses([("127.0.0.1", port)]);
+    ValkeyStore::connect(config).await.expect("connect")
+}
+
+/// The server under test, and one beside it for the test's own words.
+struct Stage {
+    server: Server,
+    kv: ValkeyStore,
+    beside: Server,
+    control: ValkeyStore,
+}
+
+impl Stage {
+    async fn open() -> Self {
+        let (server, beside) = (Server::start().await.unwrap(), Server::start().await.unwrap());
+        let (kv, control) = (connect(server.port()).await, connect(beside.port()).await);
+        Self { server, kv, beside, control }
+    }
+
+    fn spawn(&self, role: &str, callers: usize, slow: Duration) -> Child {
+        Command::new(env::current_exe().expect("the path of this test"))
+            .args(["worker", "--exact", "--nocapture"])
+            .env(ROLE, role)
+            .env(PORT, self.server.port().to_string())
+            .env(CONTROL_PORT, self.beside.port().to_string())
+            .env(CALLERS, callers.to_string())
+            .env(SLOW_MS, slow.as_millis().to_string())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("start a worker")
+    }
+
+    /// Lets the workers begin once that many are ready, and counts commands from there on.
+    async fn start(&self, workers: usize) {
+        wait_until(&self.control, READY, i64::try_from(workers).unwrap()).await;
+        self.server.command(&["CONFIG", "RESETSTAT"]).await.unwrap();
+        self.control.incr(START, 1, None).await.unwrap();
+    }
+
+    async fn executions(&self) -> String {
+        let count = self.control.get(BEGAN).await.unwrap().expect("something was computed");
+        String::from_utf8_lossy(&count).into_owned()
+    }
+
+    /// What clients have sent since the start, by command.
+    async fn calls(&self) -> BTreeMap<String, u64> {
+        let info = self.server.command(&["INFO", "commandstats"]).await.unwrap();
+        info.text()
+            .unwrap()
+            .lines()
+            .filter_map(|line| {
+                let (name, stats) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+                let calls = stats.split(',').next()?.parse().ok()?;
+                (!["auth", "config|resetstat", "info"].contains(&name))
+                    .then(|| (name.to_owned(), calls))
+            })
+            .collect()
+    }
+
+    async fn no_lock_is_left(&self) {
+        for lock in [LOCK, RECORD_LOCK] {
+            assert_eq!(self.kv.get(lock).await.unwrap(), None, "a lock is left");
+        }
+    }
+}
+
+fn setting(name: &str) -> u64 {
+    env::var(name).ok().and_then(|text| text.parse().ok()).expect("set by the test")
+}
+
+/// One process of callers, which start together with those of the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn worker() {
+    let Ok(role) = env::var(ROLE) else { return };
+    let port = |name| u16::try_from(setting(name)).expect("a port");
+    let (kv, control) = (connect(port(PORT)).await, connect(port(CONTROL_PORT)).await);
+    let slow = Duration::from_millis(setting(SLOW_MS));
+    control.incr(READY, 1, None).await.unwrap();
+    wait_until(&control, START, 1).await;
+    let calls = (0..setting(CALLERS)).map(|_| {
+        let (kv, control, role) = (kv.clone(), control.clone(), role.clone());
+        tokio::spawn(async move {
+            match role.as_str() {
+                "cache" => cached(&kv, &control, slow).await,
+                "idempotent" => ordered(&kv, &control, slow).await,
+                role => panic!("no role {role}"),
+            }
+        })
+    });
+    for call in join_all(calls.collect::<Vec<_>>()).await {
+        call.unwrap();
+    }
+}
+
+async fn cached(kv: &ValkeyStore, control: &ValkeyStore, slow: Duration) {
+    let options = GuardedGet::ttl(Duration::from_secs(300)).lock_ttl(LOCK_TTL);
+    let value = kv
+        .guarded_get(KEY, options, || async {
+            control.incr(BEGAN, 1, None).await?;
+            sleep(slow).await;
+            Ok::<_, Error>("value")
+        })
+        .await;
+    assert_eq!(value.unwrap(), "value");
+}
+
+/// As a client does that tries again while it is told to.
+async fn ordered(kv: &ValkeyStore, control: &ValkeyStore, slow: Duration) {
+    loop {
+        let options = Idempotency::default().status_code(201).lock_ttl(LOCK_TTL);
+        let outcome = kv
+            .idempotent_execute("order", options, || async {
+                let run = control.incr(BEGAN, 1, None).await?.value;
+                sleep(slow).await;
+                Ok::<_, Error>(run)
+            })
+            .await;
+        match outcome {
+            Ok(outcome) => return assert_eq!((outcome.body, outcome.status_code), (1, 201)),
+            Err(error) if error.kind() == ErrorKind::InProgress => {}
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+}
+
+async fn wait_until(kv: &ValkeyStore, key: &[u8], count: i64) {
+    let reached = async {
+        loop {
+            let value = kv.get(key).await.unwrap();
+            let now: i64 = value
+                .as_deref()
+                .and_then(|value| std::str::from_utf8(value).ok()?.parse().ok())
+                .unwrap_or(0);
+            if now >= count {
+                return;
+            }
+            kv.wait_for_change(key, value.as_deref(), Duration::from_millis(20)).await;
+        }
+    };
+    timeout(HANG, reached).await.expect("the workers hang");
+}
+
+async fn succeed(workers: Vec<Child>) {
+    for mut worker in workers {
+        let status = timeout(HANG, worker.wait()).await.expect("a worker hangs").unwrap();
+        assert!(status.success(), "a worker failed: {status}");
+    }
+}
+
+fn row(scenario: &str, executions: &str, calls: &BTreeMap<String, u64>, took: Duration) {
+    let (commands, took) = (calls.values().sum::<u64>(), took.as_secs_f64());
+    println!("\nprocesses | {scenario} | {executions} | {commands} | {took:.2} s | no lock");
+}
+
+#[tokio::test]
+async fn a_herd_in_four_processes_computes_once() {
+    for role in ["cache", "idempotent"] {
+        let stage = Stage::open().await;
+        let slow = Duration::from_millis(300);
+        let workers: Vec<_> = (0..4).map(|_| stage.spawn(role, 50, slow)).collect();
+        stage.start(workers.len()).await;
+        let began = Instant::now();
+        succeed(workers).await;
+        assert_eq!(stage.executions().await, "1", "{role}");
+        row(&format!("4 x 50, {role}, 0.3 s"), "1", &stage.calls().await, began.elapsed());
+        stage.no_lock_is_left().await;
+    }
+}
+
+#[tokio::test]
+async fn a_killed_holder_is_succeeded_by_exactly_one() {
+    let stage = Stage::open().await;
+    // It would compute for ever.
+    let mut holder = stage.spawn("cache", 1, Duration::from_secs(3600));
+    stage.start(1).await;
+    wait_until(&stage.control, BEGAN, 1).await;
+    let waiters: Vec<_> =
+        (0..3).map(|_| stage.spawn("cache", 20, Duration::from_millis(300))).collect();
+    wait_until(&stage.control, READY, 4).await;
+    holder.kill().await.unwrap();
+    let killed = Instant::now();
+    wait_until(&stage.control, BEGAN, 2).await;
+    let succeeded = killed.elapsed();
+    succeed(waiters).await;
+    assert_eq!(stage.executions().await, "2", "one successor");
+    row("3 x 20, holder killed", "1 + 1", &stage.calls().await, succeeded);
+    stage.no_lock_is_left().await;
+}
+
+#[tokio::test]
+async fn slow_idempotent_work_runs_once_and_is_renewed() {
+    let stage = Stage::open().await;
+    let slow = LOCK_TTL * 5 / 2;
+    let workers: Vec<_> = (0..3).map(|_| stage.spawn("idempotent", 5, slow)).collect();
+    stage.start(workers.len()).await;
+    wait_until(&stage.control, BEGAN, 1).await;
+    let began = Instant::now();
+    let token = stage.kv.get(RECORD_LOCK).await.unwrap().expect("the holder has the lock");
+    // Longer than a lease lives that nobody renews.
+    sleep(LOCK_TTL + LOCK_TTL / 20).await;
+    let held = stage.kv.get(RECORD_LOCK).await.unwrap();
+    assert_eq!(held, Some(token), "the lease was not renewed");
+    succeed(workers).await;
+    assert_eq!(stage.executions().await, "1");
+    row("3 x 5, idempotent, 5 s", "1", &stage.calls().await, began.elapsed());
+    stage.no_lock_is_left().await;
+}
+
+#[tokio::test]
+async fn a_herd_of_a_thousand_keeps_to_its_commands() {
+    let stage = Stage::open().await;
+    let slow = Duration::from_millis(500);
+    let workers: Vec<_> = (0..2).map(|_| stage.spawn("cache", 500, slow)).collect();
+    stage.start(workers.len()).await;
+    let began = Instant::now();
+    succeed(workers).await;
+    let took = began.elapsed();
+    assert_eq!(stage.executions().await, "1");
+    let calls = stage.calls().await;
+    println!("{calls:?}");
+    // Even with what scripts run inside the server counted beside their EVALSHA.
+    let sent: u64 = calls.values().sum();
+    assert!(sent <= 1000 + 80, "{sent} commands: {calls:?}");
+    row("2 x 500, 0.5 s", "1", &calls, took);
+    stage.no_lock_is_left().await;
+}
