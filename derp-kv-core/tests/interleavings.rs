@@ -1,15 +1,14 @@
-//! `invalidate` against computations: every order in which their calls can reach the store.
+//! Every order in which the calls of two helpers can reach the store.
 
 mod common;
 
 use std::cell::RefCell;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use common::scripted::Scripted;
-use derp_kv_core::{Error, GuardedGet, KvStore, KvStoreExt};
+use derp_kv_core::{Error, GuardedGet, Idempotency, KvStore, KvStoreExt};
 use derp_kv_memory::MemoryStore;
 use tokio::task::JoinHandle;
 
@@ -40,6 +39,24 @@ impl Actor {
                     })
                     .await;
                 assert!(matches!(&value.unwrap()[..], b"1" | b"2"));
+            }
+        });
+        Self { kv, task }
+    }
+
+    fn orders(data: &MemoryStore, runs: &Database) -> Self {
+        let (kv, runs) = (Scripted::gated(data), runs.clone());
+        let task = tokio::spawn({
+            let kv = kv.clone();
+            async move {
+                let options = Idempotency::default().lock_ttl(LOCK_TTL);
+                let outcome = kv
+                    .idempotent_execute("k", options, || async {
+                        kv.turn().await;
+                        Ok::<_, Error>(runs.fetch_add(1, Ordering::SeqCst))
+                    })
+                    .await;
+                assert_eq!(outcome.unwrap().body, 0);
             }
         });
         Self { kv, task }
@@ -93,16 +110,19 @@ async fn assert_fresh(data: &MemoryStore, schedule: &[usize]) {
     assert_eq!(data.get(b"k:lock").await.unwrap(), None, "locked after {schedule:?}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn one_computation_in_every_order() {
+/// Runs every schedule of what `actors` makes, and hands each end to `check`.
+#[expect(clippy::future_not_send, reason = "a test runs on one thread")]
+async fn every_order<T>(
+    actors: impl Fn() -> (T, Vec<Actor>),
+    check: impl AsyncFn(T, &[usize]),
+) -> usize {
     // Depth first over the choices: each schedule is the one before with its last choice that
     // has an alternative changed.
     let mut schedule: Vec<usize> = Vec::new();
     let mut schedules = 0;
     loop {
-        let (data, database) = (MemoryStore::new(), Database::new(AtomicU32::new(1)));
-        let actors = [Actor::fills(&data, &database), Actor::invalidates(&data, &database)];
-        let options = Rc::new(RefCell::new(Vec::new()));
+        let (state, actors) = actors();
+        let options = RefCell::new(Vec::new());
         run(&actors, |ready| {
             let mut options = options.borrow_mut();
             let at = options.len();
@@ -113,9 +133,12 @@ async fn one_computation_in_every_order() {
             schedule[at]
         })
         .await;
-        assert_fresh(&data, &schedule).await;
+        for actor in actors {
+            actor.task.await.unwrap();
+        }
+        check(state, &schedule).await;
         schedules += 1;
-        let options = options.borrow();
+        let options = options.into_inner();
         schedule.truncate(options.len());
         while schedule.last().is_some_and(|last| last + 1 >= options[schedule.len() - 1]) {
             schedule.pop();
@@ -124,8 +147,63 @@ async fn one_computation_in_every_order() {
         *last += 1;
     }
     println!("\n{schedules} schedules");
+    schedules
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_computation_in_every_order() {
+    let actors = || {
+        let (data, database) = (MemoryStore::new(), Database::new(AtomicU32::new(1)));
+        let actors = vec![Actor::fills(&data, &database), Actor::invalidates(&data, &database)];
+        (data, actors)
+    };
+    let schedules = every_order(actors, async |data, schedule| {
+        assert_fresh(&data, schedule).await;
+    })
+    .await;
     // Three steps among the six of a computation that meets nobody, at least.
     assert!(schedules >= 84, "{schedules}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_requests_with_one_key_in_every_order() {
+    let actors = || {
+        let (data, runs) = (MemoryStore::new(), Database::default());
+        let actors = (0..2).map(|_| Actor::orders(&data, &runs)).collect();
+        ((data, runs), actors)
+    };
+    let schedules = every_order(actors, async |(data, runs), schedule| {
+        assert_eq!(runs.load(Ordering::SeqCst), 1, "executions after {schedule:?}");
+        let lock = data.get(b"derp:idempotency:k:lock").await.unwrap();
+        assert_eq!(lock, None, "locked after {schedule:?}");
+    })
+    .await;
+    // The loser's look and its try for the lock among the winner's six steps, at least.
+    assert!(schedules >= 28, "{schedules}");
+}
+
+/// The caller goes away while its value is on the way, after an invalidation.
+#[tokio::test(start_paused = true)]
+async fn a_caller_dropped_while_storing_takes_its_value_back() {
+    let (data, database) = (MemoryStore::new(), Database::new(AtomicU32::new(1)));
+    let actor = Actor::fills(&data, &database);
+    settle().await;
+    // The look, the lock, the second look and the computation; the value waits.
+    for _ in 0..4 {
+        actor.kv.step();
+        settle().await;
+    }
+    data.invalidate("k").await.unwrap();
+    actor.kv.step();
+    settle().await;
+    actor.task.abort();
+    assert_eq!(actor.kv.calls().last(), Some(&"set"));
+    settle().await;
+    while actor.can_step() {
+        actor.kv.step();
+        settle().await;
+    }
+    assert_eq!(data.get(b"k").await.unwrap(), None, "the value is older than the invalidation");
 }
 
 #[tokio::test(start_paused = true)]

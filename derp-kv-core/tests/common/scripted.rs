@@ -43,6 +43,22 @@ struct Gate {
     waiting: AtomicUsize,
 }
 
+/// A call at the gate, until it goes through or is dropped.
+struct Waiting<'a>(&'a Gate);
+
+impl<'a> Waiting<'a> {
+    fn at(gate: &'a Gate) -> Self {
+        gate.waiting.fetch_add(1, Ordering::SeqCst);
+        Self(gate)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Scripted {
     pub(crate) fn of(data: &MemoryStore) -> Self {
         Self { data: data.clone(), flights: Arc::default(), script: Arc::default() }
@@ -90,9 +106,8 @@ impl Scripted {
     /// A step of the test's own, which takes its turn as calls do.
     pub(crate) async fn turn(&self) {
         let Some(gate) = &self.script.gate else { return };
-        gate.waiting.fetch_add(1, Ordering::SeqCst);
+        let _waiting = Waiting::at(gate);
         gate.steps.acquire().await.unwrap().forget();
-        gate.waiting.fetch_sub(1, Ordering::SeqCst);
     }
 
     async fn call<T>(
