@@ -76,7 +76,7 @@ fn op(
         1 => (vec((key(), value()), 0..6), ttl()).prop_map(|(items, ttl)| Op::Mset(items, ttl)),
         1 => key().prop_map(Op::Delete),
         1 => vec(key(), 0..6).prop_map(Op::DeleteMany),
-        2 => (key(), some_ttl.clone()).prop_map(|(key, ttl)| Op::Expire(key, ttl)),
+        3 => (key(), some_ttl.clone()).prop_map(|(key, ttl)| Op::Expire(key, ttl)),
         2 => (key(), value(), ttl()).prop_map(|(key, value, ttl)| Op::SetNx(key, value, ttl)),
         3 => (key(), by, ttl()).prop_map(|(key, by, ttl)| Op::Incr(key, by, ttl)),
         2 => (key(), value(), value(), ttl()).prop_map(|(key, expected, value, ttl)| {

@@ -270,7 +270,9 @@ pub(crate) fn cancel_is_all_or_nothing<H: Harness>(bench: &Bench<'_, H>) -> LawR
         Just(Write::CompareAndDelete),
         Just(Write::Expire),
     ];
-    let drops = proptest::collection::vec((write, 0_u32..12, lasting(), any::<bool>()), 1..16);
+    // The first polls are the ones in which a write is half done.
+    let polls = prop_oneof![3 => 0_u32..4, 1 => 4_u32..12];
+    let drops = proptest::collection::vec((write, polls, lasting(), any::<bool>()), 16..48);
     bench.property(drops, async |scene, drops| {
         let kv = &scene.store;
         for (number, (write, polls, ttl, overtake)) in drops.into_iter().enumerate() {

@@ -31,16 +31,16 @@ fn short_ttl<H: Harness>(bench: &Bench<'_, H>) -> BoxedStrategy<Duration> {
 }
 
 pub(crate) fn any_history_keeps_its_deadlines<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
-    let (ttls, pauses, side_by_side) = if bench.is_virtual() {
+    let (ttls, pauses, side_by_side, most) = if bench.is_virtual() {
         let fraction = (1_u64..9_000_000).prop_map(Duration::from_nanos);
         let ttls = prop_oneof![2 => millis(1..=9), 1 => fraction, 1 => long_ttl()];
-        (ttls.boxed(), millis(1..=5).boxed(), 1..=1)
+        (ttls.boxed(), millis(1..=5).boxed(), 1..=1, 200)
     } else {
         // What expires does so within a pause, and hardly between two calls.
         let ttls = prop_oneof![1 => millis(20..=40), 1 => long_ttl()];
-        (ttls.boxed(), millis(55..=70).boxed(), 8..=16)
+        (ttls.boxed(), millis(55..=70).boxed(), 8..=16, 40)
     };
-    let strategy = vec(histories(40, ttls, Some(pauses)), side_by_side);
+    let strategy = vec(histories(most, ttls, Some(pauses)), side_by_side);
     bench.timed_property(strategy, async |scene, histories| {
         let plays = histories.iter().enumerate().map(async |(number, history)| {
             let prefix = format!("{number}/");

@@ -49,7 +49,8 @@ pub(crate) fn rate_limit_window_ends<H: Harness>(bench: &Bench<'_, H>) -> LawRes
         ensure_eq!(first?.count, 1, "the first count");
         let ends = Deadline::new(window, began);
         // Denied calls do not make the window longer.
-        for number in 1..limit + 6 {
+        let (step, denied) = (window / 16, 5);
+        for number in 1..=limit + denied {
             let (answer, span) = ask(number).await;
             let answer = answer?;
             if ends.seen_by(span, scene.slack()) == Known::Present {
@@ -58,9 +59,11 @@ pub(crate) fn rate_limit_window_ends<H: Harness>(bench: &Bench<'_, H>) -> LawRes
                 let fits = answer.retry_after.is_none_or(|after| after <= window);
                 ensure!(fits, "retry_after is {:?} of {window:?}", answer.retry_after);
             }
-            scene.elapse(window / 16).await;
+            scene.elapse(step).await;
         }
-        scene.elapse(window - window / 16 + scene.slack()).await;
+        // No longer than to the end of the window as it was first told.
+        let passed = step * u32::try_from(limit + denied).unwrap_or(0);
+        scene.elapse(window.saturating_sub(passed) + scene.slack()).await;
         let (answer, span) = ask(0).await;
         let answer = answer?;
         let over = ends.seen_by(span, scene.slack()) == Known::Absent;
