@@ -86,6 +86,10 @@ pub(crate) fn never_invents<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     let inputs = (distinct_keys(1..12), distinct_keys(0..6), globs());
     bench.property(inputs, async |scene, (keys, deleted, prefix)| {
         let kv = &scene.store;
+        // Keys beside the prefix: it stands in the middle of one, and is cut short in the other.
+        let inside = Blob([b"~", &prefix[..], b"~"].concat());
+        let short = Blob(prefix[..prefix.len().saturating_sub(1)].to_vec());
+        let keys: BTreeSet<_> = keys.into_iter().chain([inside, short]).collect();
         for key in keys.iter().chain(&deleted) {
             kv.set(key, b"v", None).await?;
         }
