@@ -73,6 +73,11 @@ fn a_lease_may_be_dropped_outside_a_runtime() {
     let lease = runtime.block_on(take(&kv));
     drop(runtime);
     drop(lease);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let Some(Expiry::In(left)) = runtime.block_on(kv.ttl(LOCK)).unwrap() else {
+        panic!("the record has no expiry")
+    };
+    assert!(left <= TTL);
 }
 
 #[tokio::test(start_paused = true)]
@@ -214,4 +219,36 @@ fn renewal_goes_on_while_the_work_blocks_its_thread() {
         });
         assert!(work.await.unwrap(), "the lease was not renewed");
     });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_two_callers_hold_one_lease() {
+    let kv = MemoryStore::new();
+    let inside = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let workers: Vec<_> = (0..8)
+        .map(|_| {
+            let (kv, inside) = (kv.clone(), inside.clone());
+            tokio::spawn(async move {
+                for _ in 0..200 {
+                    let lease = kv.lock("job", TTL, Duration::from_secs(60)).await.unwrap();
+                    assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
+                    tokio::task::yield_now().await;
+                    inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    assert!(lease.release().await.unwrap());
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    assert!(!kv.exists(b"job:lock").await.unwrap());
+}
+
+#[tokio::test]
+async fn reserved_keys_and_ttls_out_of_range_are_refused() {
+    let kv = MemoryStore::new();
+    for refused in [kv.try_lock("x:lock", TTL).await, kv.try_lock("x", Duration::ZERO).await] {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidArgument);
+    }
 }

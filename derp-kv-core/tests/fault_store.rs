@@ -1,0 +1,125 @@
+//! Helpers and leases over the suite's fault and counting stores: what they do where the store
+//! fails or hangs, at random or at each renewal, and exactly what they send.
+
+use std::time::Duration;
+
+use derp_kv_conformance::{CountingStore, Fault, FaultStore, Operation};
+use derp_kv_core::{
+    Error, ErrorKind, Expiry, GuardedGet, KvStore, KvStoreExt, OnStoreError, RateLimit,
+};
+use derp_kv_memory::MemoryStore;
+use futures_util::TryStreamExt;
+
+const FAULTS: [Fault; 2] = [Fault::FailBefore, Fault::FailAfter];
+const PATIENCE: Duration = Duration::from_secs(10);
+const TTL: Duration = Duration::from_secs(3);
+const LOCK: &[u8] = b"job:lock";
+
+/// Nothing that was left has no expiry, and no lock outlives its TTL.
+async fn assert_nothing_immortal(data: &MemoryStore) {
+    let keys: Vec<_> = data.scan(b"").try_collect().await.unwrap();
+    for key in keys {
+        assert!(matches!(data.ttl(&key).await.unwrap(), None | Some(Expiry::In(_))), "{key:?}");
+    }
+    tokio::time::sleep(PATIENCE).await;
+    let keys: Vec<_> = data.scan(b"").try_collect().await.unwrap();
+    assert!(!keys.iter().any(|key| key.ends_with(b":lock")), "{keys:?}");
+}
+
+fn assert_injected(error: &Error) {
+    assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cached_values_are_computed_and_nothing_is_left_locked() {
+    for on_error in [OnStoreError::Fail, OnStoreError::Compute] {
+        for fault in FAULTS {
+            for nth in 0.. {
+                let data = MemoryStore::new();
+                let kv = FaultStore::nth(data.clone(), nth, fault);
+                let options = GuardedGet::ttl(Duration::from_secs(60)).on_store_error(on_error);
+                let call = |kv: FaultStore<MemoryStore>| {
+                    let options = options.clone();
+                    async move { kv.guarded_get("k", options, || async { Ok::<_, Error>("v") }).await }
+                };
+                match call(kv.clone()).await {
+                    Ok(value) => assert_eq!(value, "v"),
+                    Err(error) => {
+                        assert_injected(&error);
+                        assert_eq!(on_error, OnStoreError::Fail);
+                    }
+                }
+                let hit = kv.injected() > 0;
+                assert_eq!(call(FaultStore::none(data.clone())).await.unwrap(), "v");
+                assert!(kv.flights().unwrap().is_empty());
+                assert_nothing_immortal(&data).await;
+                if !hit {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn counters_never_stay_for_good() {
+    for seed in 0..50 {
+        for fault in FAULTS {
+            let data = MemoryStore::new();
+            data.set(b"derp:ratelimit:k", b"1", None).await.unwrap();
+            let kv = FaultStore::randomly(data.clone(), seed, 3, fault);
+            let mut counted = 0;
+            for _ in 0..20 {
+                match kv.rate_limit("k", RateLimit::new(5, PATIENCE)).await {
+                    Ok(_) => counted += 1,
+                    Err(error) => assert_injected(&error),
+                }
+            }
+            assert!(kv.injected() > 0 && counted > 0);
+            assert!(matches!(data.ttl(b"derp:ratelimit:k").await.unwrap(), Some(Expiry::In(_))));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_held_lease_is_renewed_every_third_of_its_ttl() {
+    let kv = CountingStore::new(MemoryStore::new());
+    let lease = kv.try_lock("job", TTL).await.unwrap().unwrap();
+    assert_eq!(lease.key(), LOCK);
+    assert_eq!(kv.inner().get(LOCK).await.unwrap().unwrap(), lease.token());
+    assert!(lease.token().len() >= 32);
+    let _ = kv.take();
+    tokio::time::sleep(10 * TTL + Duration::from_millis(1)).await;
+    assert_eq!(kv.take().of(Operation::CompareAndSet), 30);
+    assert!(!lease.is_lost());
+    assert!(kv.try_lock("job", TTL).await.unwrap().is_none());
+    assert!(lease.release().await.unwrap());
+    assert!(!kv.exists(LOCK).await.unwrap());
+    let _ = kv.take();
+    tokio::time::sleep(TTL).await;
+    assert_eq!(kv.take().total(), 0, "renewed after its release");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_cannot_be_renewed_is_lost_when_its_own_clock_says_so() {
+    for fault in [Fault::FailBefore, Fault::Hang] {
+        let kv = FaultStore::each(MemoryStore::new(), Operation::CompareAndSet, fault);
+        let began = tokio::time::Instant::now();
+        let lease = kv.try_lock("job", TTL).await.unwrap().unwrap();
+        lease.lost().await;
+        assert_eq!(began.elapsed(), TTL, "{fault:?}");
+        assert!(lease.is_lost());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_without_an_answer_is_tried_again() {
+    // Calls: set_nx is number 0, the first renewal number 1.
+    for fault in [Fault::FailBefore, Fault::FailAfter, Fault::Hang] {
+        let kv = FaultStore::nth(MemoryStore::new(), 1, fault);
+        let lease = kv.try_lock("job", TTL).await.unwrap().unwrap();
+        tokio::time::sleep(5 * TTL).await;
+        assert_eq!(kv.injected(), 1);
+        assert!(!lease.is_lost(), "{fault:?}");
+    }
+}
