@@ -68,6 +68,10 @@ impl<S: KvStore> CountingStore<S> {
         self.counts[operation as usize].fetch_add(1, Ordering::SeqCst);
     }
 
+    fn shared_flights(&self) -> Option<&Flights> {
+        self.inner.flights()
+    }
+
     fn before_wait(&self) {
         self.count(Operation::WaitForChange);
     }

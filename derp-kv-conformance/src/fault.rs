@@ -196,6 +196,10 @@ impl<S: KvStore> FaultStore<S> {
         }
     }
 
+    fn shared_flights(&self) -> Option<&Flights> {
+        self.inner.flights()
+    }
+
     fn before_wait(&self) {
         // A wait has no way to fail.
     }

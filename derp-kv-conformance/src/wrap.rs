@@ -1,7 +1,7 @@
 //! Wrappers that do something around every call of the store they wrap.
 
 /// Implements the store for a wrapper with an `inner` store. Each call goes through the wrapper's
-/// `around`, each scan through its `around_scan`, and waits and flights are the inner store's.
+/// `around`, each scan through its `around_scan`, and `shared_flights` says whose flights it shares.
 macro_rules! wrap_store {
     ($wrapper:ident) => {
         #[async_trait::async_trait]
@@ -86,7 +86,7 @@ macro_rules! wrap_store {
             }
 
             fn flights(&self) -> Option<&Flights> {
-                self.inner.flights()
+                self.shared_flights()
             }
         }
     };

@@ -6,9 +6,10 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use derp_kv_conformance::{BoxError, Harness, Profile};
-use derp_kv_core::{KvStore, Prefixed};
+use derp_kv_core::KvStore;
+use derp_kv_valkey::ValkeyConfig;
 use derp_kv_valkey::test_server::Server;
-use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
+use suite::OnValkey;
 
 fn config() -> ValkeyConfig {
     static SERVER: OnceLock<(tokio::runtime::Runtime, Server)> = OnceLock::new();
@@ -17,29 +18,7 @@ fn config() -> ValkeyConfig {
     ValkeyConfig::default().addresses([server.address()])
 }
 
-struct Standalone;
-
-#[async_trait]
-impl Harness for Standalone {
-    type Store = Prefixed<ValkeyStore>;
-    type Guard = ();
-
-    async fn open(&self) -> Result<(Self::Store, ()), BoxError> {
-        Ok((suite::open(config(), "").await?, ()))
-    }
-
-    async fn second_handle(
-        &self,
-        store: &Self::Store,
-        (): &mut (),
-    ) -> Result<Self::Store, BoxError> {
-        suite::second(config(), store).await
-    }
-
-    fn profile(&self) -> Profile {
-        suite::profile()
-    }
-}
+const STANDALONE: OnValkey = OnValkey { config, prefix: "" };
 
 struct Dynamic;
 
@@ -49,18 +28,19 @@ impl Harness for Dynamic {
     type Guard = ();
 
     async fn open(&self) -> Result<(Self::Store, ()), BoxError> {
-        Ok((Arc::new(suite::open(config(), "").await?), ()))
+        let (store, ()) = STANDALONE.open().await?;
+        Ok((Arc::new(store), ()))
     }
 
     fn profile(&self) -> Profile {
-        suite::profile()
+        STANDALONE.profile()
     }
 }
 
 mod standalone {
-    use super::Standalone;
+    use super::STANDALONE;
 
-    derp_kv_conformance::conformance_tests!(Standalone);
+    derp_kv_conformance::conformance_tests!(STANDALONE);
 }
 
 mod dynamic {

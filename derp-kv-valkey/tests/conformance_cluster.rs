@@ -4,11 +4,10 @@ mod suite;
 
 use std::sync::OnceLock;
 
-use async_trait::async_trait;
-use derp_kv_conformance::{BoxError, Harness, Profile, conformance_tests};
-use derp_kv_core::Prefixed;
+use derp_kv_conformance::conformance_tests;
 use derp_kv_valkey::test_server::Cluster;
-use derp_kv_valkey::{Mode, ValkeyConfig, ValkeyStore};
+use derp_kv_valkey::{Mode, ValkeyConfig};
+use suite::OnValkey;
 
 fn config() -> ValkeyConfig {
     static CLUSTER: OnceLock<(tokio::runtime::Runtime, Cluster)> = OnceLock::new();
@@ -17,28 +16,4 @@ fn config() -> ValkeyConfig {
     ValkeyConfig::default().addresses(cluster.addresses()).mode(Mode::Cluster)
 }
 
-struct InCluster;
-
-#[async_trait]
-impl Harness for InCluster {
-    type Store = Prefixed<ValkeyStore>;
-    type Guard = ();
-
-    async fn open(&self) -> Result<(Self::Store, ()), BoxError> {
-        Ok((suite::open(config(), "").await?, ()))
-    }
-
-    async fn second_handle(
-        &self,
-        store: &Self::Store,
-        (): &mut (),
-    ) -> Result<Self::Store, BoxError> {
-        suite::second(config(), store).await
-    }
-
-    fn profile(&self) -> Profile {
-        suite::profile()
-    }
-}
-
-conformance_tests!(InCluster);
+conformance_tests!(OnValkey { config, prefix: "" });

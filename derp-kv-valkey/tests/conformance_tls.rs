@@ -5,11 +5,10 @@ mod suite;
 
 use std::sync::OnceLock;
 
-use async_trait::async_trait;
-use derp_kv_conformance::{BoxError, Harness, Profile, conformance_tests};
-use derp_kv_core::Prefixed;
+use derp_kv_conformance::conformance_tests;
+use derp_kv_valkey::ValkeyConfig;
 use derp_kv_valkey::test_server::{Certificates, Server, ServerCertificate};
-use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
+use suite::OnValkey;
 
 const PASSWORD: &str = "p@ss:w/rd#?%";
 
@@ -39,28 +38,4 @@ fn config() -> ValkeyConfig {
         .ca_file(certificates.ca())
 }
 
-struct ThroughTls;
-
-#[async_trait]
-impl Harness for ThroughTls {
-    type Store = Prefixed<ValkeyStore>;
-    type Guard = ();
-
-    async fn open(&self) -> Result<(Self::Store, ()), BoxError> {
-        Ok((suite::open(config(), "app:").await?, ()))
-    }
-
-    async fn second_handle(
-        &self,
-        store: &Self::Store,
-        (): &mut (),
-    ) -> Result<Self::Store, BoxError> {
-        suite::second(config(), store).await
-    }
-
-    fn profile(&self) -> Profile {
-        suite::profile()
-    }
-}
-
-conformance_tests!(ThroughTls);
+conformance_tests!(OnValkey { config, prefix: "app:" });

@@ -5,6 +5,8 @@ mod common;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
 
+use derp_kv_valkey::test_server::Server;
+
 const CHECKOUT: &str = env!("CARGO_BIN_EXE_checkout");
 
 /// The running program; dropped, it is killed.
@@ -115,9 +117,9 @@ fn a_stampede_on_memory_computes_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stampede_of_two_processes_on_valkey_computes_once() {
-    let server = common::valkey::Server::start().await;
+    let server = Server::start().await.unwrap();
     let config = common::scratch("stampede.toml");
-    let text = format!("[kv.valkey]\naddresses = [[\"127.0.0.1\", {}]]\n", server.port);
+    let text = format!("[kv.valkey]\naddresses = [[\"127.0.0.1\", {}]]\n", server.port());
     std::fs::write(&config, text).unwrap();
     let rows = stampede("valkey", &["--config".as_ref(), config.as_os_str()]);
     assert_eq!(rows[0][..3], ["unprotected", "100", "100"]);

@@ -5,9 +5,11 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{get, open, order, send, serve, settings, stat, valkey, webhook};
+use common::{get, open, order, send, serve, settings, stat, webhook};
 use derp_kv_core::{KvStore, RateLimit};
 use derp_kv_memory::MemoryStore;
+use derp_kv_valkey::test_server::Server;
+use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
 use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
@@ -81,28 +83,33 @@ async fn on_redb() {
     holds_on(Arc::new(kv)).await;
 }
 
+async fn connected(server: &Server) -> ValkeyStore {
+    let config = ValkeyConfig::default().addresses([server.address()]);
+    ValkeyStore::connect(config).await.expect("the server answers")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn on_valkey() {
-    let server = valkey::Server::start().await;
-    holds_on(Arc::new(server.store().await)).await;
+    let server = Server::start().await.unwrap();
+    holds_on(Arc::new(connected(&server).await)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_valkey_is_503_and_comes_back() {
-    let mut server = valkey::Server::start().await;
-    let kv = server.store().await;
+    let mut server = Server::start().await.unwrap();
+    let kv = connected(&server).await;
     let at = serve(Arc::new(kv), settings()).await;
     assert_eq!(get(at, "/products/42").await.status, 200);
-    server.kill();
+    server.kill9();
     for answer in [get(at, "/products/42").await, order(at, "k1", ORDER).await] {
         assert_eq!(answer.refused(503), "try again later");
         assert!(answer.header("retry-after").is_some(), "{answer:?}");
-        let port = server.port.to_string();
+        let port = server.port().to_string();
         assert!(!answer.body.contains(&port), "no details: {answer:?}");
     }
     assert_eq!(stat(at, "orders").await, 0);
 
-    server.restart().await;
+    server.restart().await.unwrap();
     let give_up = Instant::now() + Duration::from_secs(60);
     while get(at, "/products/42").await.status != 200 {
         assert!(Instant::now() < give_up, "no recovery");

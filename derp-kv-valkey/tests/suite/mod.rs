@@ -1,8 +1,10 @@
 //! What the runs of the conformance suite share: a server for the whole target, and a prefix of
 //! its own for each case.
-#![allow(dead_code, reason = "each test target uses a part")]
 
-use derp_kv_conformance::{BoxError, Profile, fresh_prefix};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use derp_kv_conformance::{BoxError, Harness, Profile, fresh_prefix};
 use derp_kv_core::Prefixed;
 use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
 
@@ -22,23 +24,33 @@ pub(crate) fn shared<T: Send + 'static, F: Future<Output = T>>(
     starting.join().expect("the server has started")
 }
 
-pub(crate) async fn open(
-    config: ValkeyConfig,
-    prefix: &str,
-) -> Result<Prefixed<ValkeyStore>, BoxError> {
-    let store = ValkeyStore::connect(config).await?;
-    Ok(Prefixed::new(store, format!("{prefix}{}", fresh_prefix())))
+/// The store under test: as `config` connects to it, under `prefix` and one more for each case.
+pub(crate) struct OnValkey {
+    pub(crate) config: fn() -> ValkeyConfig,
+    pub(crate) prefix: &'static str,
 }
 
-/// Another connection, as another process has it.
-pub(crate) async fn second(
-    config: ValkeyConfig,
-    store: &Prefixed<ValkeyStore>,
-) -> Result<Prefixed<ValkeyStore>, BoxError> {
-    Ok(Prefixed::new(ValkeyStore::connect(config).await?, store.prefix()))
-}
+#[async_trait]
+impl Harness for OnValkey {
+    type Store = Prefixed<ValkeyStore>;
+    type Guard = ();
 
-pub(crate) fn profile() -> Profile {
-    // Every case is a connection and round trips: fewer of them keep the suite below a minute.
-    Profile::default().cases(32).ttl_slack(std::time::Duration::from_millis(100))
+    async fn open(&self) -> Result<(Self::Store, ()), BoxError> {
+        let store = ValkeyStore::connect((self.config)()).await?;
+        Ok((Prefixed::new(store, format!("{}{}", self.prefix, fresh_prefix())), ()))
+    }
+
+    /// Another connection, as another process has it.
+    async fn second_handle(
+        &self,
+        store: &Self::Store,
+        (): &mut (),
+    ) -> Result<Self::Store, BoxError> {
+        Ok(Prefixed::new(ValkeyStore::connect((self.config)()).await?, store.prefix()))
+    }
+
+    fn profile(&self) -> Profile {
+        // Every case is a connection and round trips: fewer of them keep the suite below a minute.
+        Profile::default().cases(32).ttl_slack(Duration::from_millis(100))
+    }
 }

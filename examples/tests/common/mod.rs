@@ -1,8 +1,6 @@
 //! A service on a real socket, and a client.
 #![allow(dead_code, reason = "each test uses a part")]
 
-pub(crate) mod valkey;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
