@@ -124,3 +124,124 @@ pub(crate) fn expiry(pttl: i64) -> Result<Option<Expiry>> {
         _ => Err(unexpected()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use redis::parse_redis_value;
+
+    use super::*;
+
+    fn error(line: &str) -> ServerError {
+        match parse_redis_value(format!("-{line}\r\n").as_bytes()) {
+            Ok(Value::ServerError(error)) => error,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn verdict(line: &str) -> Verdict {
+        classify(&error(line), &Address::new("kv.example", 6379))
+    }
+
+    #[test]
+    fn redirects_name_their_node() {
+        let target = |verdict| match verdict {
+            Verdict::Moved(to) | Verdict::Ask(to) => to.map(|to| to.to_string()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(target(verdict("MOVED 7 10.0.0.1:7001")).as_deref(), Some("10.0.0.1:7001"));
+        assert_eq!(target(verdict("ASK 7 10.0.0.1:7001")).as_deref(), Some("10.0.0.1:7001"));
+        // No host: the node that answered, at another port.
+        assert_eq!(target(verdict("MOVED 7 :7001")).as_deref(), Some("kv.example:7001"));
+        for broken in ["MOVED", "MOVED 7", "MOVED 7 nowhere", "ASK 7 host:port", "MOVED 7 h:99999"]
+        {
+            assert_eq!(target(verdict(broken)), None, "{broken}");
+        }
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_tried_again() {
+        for line in [
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            "CLUSTERDOWN The cluster is down",
+            "LOADING Valkey is loading the dataset in memory",
+            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+            "BUSY Valkey is busy running a script.",
+        ] {
+            match verdict(line) {
+                Verdict::Later(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{line}"),
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+        assert!(matches!(verdict("NOSCRIPT No matching script."), Verdict::NoScript));
+        match verdict("READONLY You can't write against a read only replica.") {
+            Verdict::Replica(error) => assert_eq!(error.kind(), ErrorKind::ReadOnly),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn final_answers_have_their_kinds() {
+        use ErrorKind::{AccessDenied, Backend, Full, NotAnInteger, ReadOnly, Unsupported};
+        for (line, kind) in [
+            ("OOM command not allowed when used memory > 'maxmemory'.", Full),
+            ("MISCONF Errors writing to the AOF file", ReadOnly),
+            ("NOREPLICAS Not enough good replicas to write.", ReadOnly),
+            ("NOAUTH Authentication required.", AccessDenied),
+            ("NOPERM User app has no permissions to run the 'get' command", AccessDenied),
+            ("WRONGPASS invalid username-password pair or user is disabled.", AccessDenied),
+            ("ERR ACL failure in script: No permissions to access a key", AccessDenied),
+            ("ERR value is not an integer or out of range", NotAnInteger),
+            ("ERR increment or decrement would overflow", NotAnInteger),
+            ("ERR unknown command 'delifeq'", Unsupported),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", Backend),
+            ("EXECABORT Transaction discarded because of previous errors.", Backend),
+            ("CROSSSLOT Keys in request don't hash to the same slot", Backend),
+            ("ERR invalid expire time in 'set' command", Backend),
+            ("NEWCODE of a later version", Backend),
+            ("ERR", Backend),
+        ] {
+            match verdict(line) {
+                Verdict::Final(error) => {
+                    assert_eq!(error.kind(), kind, "{line}");
+                    assert!(!error.may_have_applied(), "{line}");
+                }
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn arguments_that_the_server_quotes_are_not_shown() {
+        for line in [
+            "ERR unknown command 'x', with args beginning with: 'secret' ",
+            "ERR bad thing script: deadbeef, on @user_script:1. secret",
+        ] {
+            let Verdict::Final(error) = verdict(line) else { panic!("{line}") };
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn optional_commands_that_are_not_there() {
+        assert!(is_unsupported(&error("ERR unknown command 'delifeq'")));
+        assert!(is_unsupported(&error("ERR syntax error")));
+        assert!(is_unsupported(&error("NOPERM no permissions to run the 'delifeq' command")));
+        assert!(!is_unsupported(&error("OOM command not allowed")));
+        assert!(!is_unsupported(&error("ERR value is not an integer or out of range")));
+    }
+
+    #[test]
+    fn answers_of_another_shape_are_errors_and_never_misses() {
+        let odd = || Value::Array(vec![Value::Int(1)]);
+        assert_eq!(value(odd()).unwrap_err().kind(), ErrorKind::Backend);
+        assert_eq!(value(Value::Int(1)).unwrap_err().kind(), ErrorKind::Backend);
+        assert_eq!(integer(&Value::Nil).unwrap_err().kind(), ErrorKind::Backend);
+        assert_eq!(flag(&Value::Int(2)).unwrap_err().kind(), ErrorKind::Backend);
+        assert_eq!(ok(&Value::Nil).unwrap_err().kind(), ErrorKind::Backend);
+        assert_eq!(expiry(-3).unwrap_err().kind(), ErrorKind::Backend);
+        assert_eq!(value(Value::Nil).unwrap(), None);
+        assert_eq!(expiry(-2).unwrap(), None);
+        assert_eq!(expiry(-1).unwrap(), Some(Expiry::Never));
+        assert_eq!(expiry(0).unwrap(), Some(Expiry::In(Duration::from_millis(1))));
+    }
+}

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
-use super::{Error, Result, Server, ServerBuilder};
+use super::{Certificates, Error, Result, Server, ServerBuilder, ServerCertificate};
 
 /// A guard against a cluster that never agrees, not a measure.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -50,6 +50,18 @@ impl ClusterBuilder {
     /// How long a node may be silent before the others call it dead (default 2 s).
     pub fn node_timeout(self, timeout: Duration) -> Self {
         self.option("cluster-node-timeout", timeout.as_millis().to_string())
+    }
+
+    /// A user on every node, as [`ServerBuilder::user`].
+    pub fn user(mut self, name: &str, password: &str, rules: &str) -> Self {
+        self.server = self.server.user(name, password, rules);
+        self
+    }
+
+    /// TLS on every node's port, and between the nodes. As [`ServerBuilder::tls`].
+    pub fn tls(mut self, certificates: &Certificates, shown: ServerCertificate) -> Self {
+        self.server = self.server.tls(certificates, shown);
+        self.option("tls-cluster", "yes").option("tls-replication", "yes")
     }
 
     /// Starts the nodes and waits until all of them agree and every replica follows.

@@ -6,7 +6,7 @@
 //! also when the test process is killed.
 //!
 //! - [`Server`]: one server, to be killed, restarted, frozen and thawed.
-//! - [`Cluster`]: primaries and replicas; moves slots, promotes replicas.
+//! - [`Cluster`]: primaries and replicas, over TLS too; moves slots, promotes replicas.
 //! - [`Certificates`]: a certificate authority with good and bad certificates.
 //! - [`Proxy`]: between a client and a server; delays, holes, cuts.
 
