@@ -153,6 +153,27 @@ async fn out_of_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn paused_writes() {
+    let (server, store) = started().await;
+    assert_eq!(store.incr(b"n", 1, None).await.expect("incr").value, 1);
+    server.command(&["CLIENT", "PAUSE", "600000", "WRITE"]).await.expect("pause");
+    let mut tally = common::Tally::default();
+    for _ in 0..2 {
+        let start = Instant::now();
+        tally.add(ends("incr", store.incr(b"n", 1, None)).await, start.elapsed());
+    }
+    assert_eq!((tally.ok, tally.failed), (0, 0), "nobody knows whether they were applied");
+    // The write that hangs holds up what was sent after it, and no longer than that.
+    let (value, _) = recovers(async || store.get(b"n").await).await;
+    assert_eq!(value.as_deref(), Some(&b"1"[..]));
+    server.command(&["CLIENT", "UNPAUSE"]).await.expect("unpause");
+    let (counter, back) = recovers(async || store.incr(b"n", 1, None).await).await;
+    let others = counter.value - 2;
+    assert!((0..=tally.unknown).contains(&others), "{others} of {tally}");
+    report_row("+", "CLIENT PAUSE WRITE", tally, back, "nothing");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refused_writes() {
     let (server, store) = started().await;
     store.set(b"k", b"v", None).await.expect("set");
