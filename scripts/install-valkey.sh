@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes Valkey 8 and Valkey 9 available to the tests, and prints where they are as two shell
+# Installs what the tests need, Valkey 8 and 9 first of all, and prints where those are as two shell
 # assignments (VALKEY_SERVER, VALKEY_9_SERVER). What these variables already name is left as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -78,10 +78,18 @@ server.chmod(0o755)
 PYTHON
 }
 
-if ! command -v cc >/dev/null; then
-    is_debian || fail "a C compiler is needed for the TLS library: install cc"
+# The C compiler builds the TLS library; the others are what tests run.
+packages=()
+for need in cc:gcc cc:libc6-dev curl:curl ps:procps ip:iproute2; do
+    command -v "${need%%:*}" >/dev/null && continue
+    # Only Linux has networks of one's own to cut off, for which `ip` is needed.
+    [ "$need" = ip:iproute2 ] && [ "$(uname)" != Linux ] && continue
+    is_debian || fail "the tests need ${need%%:*}: install it"
+    packages+=("${need##*:}")
+done
+if [ ${#packages[@]} -gt 0 ]; then
     as_root apt-get update >&2
-    apt_install gcc libc6-dev
+    apt_install "${packages[@]}"
 fi
 
 if [ -z "${VALKEY_SERVER:-}" ]; then

@@ -78,7 +78,7 @@ impl Config {
     pub fn from_toml_path(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(|error| {
-            invalid(format!("cannot read {}: {error}", path.display())).with_source(error)
+            invalid(format!("cannot read {}", path.display())).with_source(error)
         })?;
         Self::from_toml_str(&text)
     }

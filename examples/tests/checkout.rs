@@ -69,10 +69,19 @@ fn a_wrong_configuration_names_the_field_and_exits_with_2() {
         assert!(error.contains(named), "{text}: {error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
-    for arguments in [&["--config", "/nowhere/derp.toml"][..], &["--listen"], &["--help", "x"]] {
+    let missing = &["--config", "/nowhere/derp.toml"][..];
+    for (arguments, named) in [
+        (missing, "/nowhere/derp.toml: No such"),
+        (&["--listen"], "usage"),
+        (&["--no", "x"], "usage"),
+    ] {
         let output = Command::new(CHECKOUT).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(error.matches(named).count(), 1, "{error}");
     }
+    let help = Command::new(CHECKOUT).arg("--help").output().unwrap();
+    assert!(help.status.success() && help.stdout.starts_with(b"usage"));
 }
 
 #[test]

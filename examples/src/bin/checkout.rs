@@ -22,6 +22,10 @@ struct Options {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    if std::env::args().skip(1).any(|arg| arg == "--help" || arg == "-h") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     let (result, code) = match options() {
         Ok(options) => (run(options).await, 1),
         Err(error) => (Err(error), 2),
