@@ -55,14 +55,19 @@ async fn watch(router: &Router, key: &[u8], seen: Option<&[u8]>, until: Instant)
     let mut changed = pin!(waiter.changed.notified());
     changed.as_mut().enable();
 
+    // Only a key that is there can expire.
+    let may_expire = seen.is_some();
     let mut pipeline = Pipeline::with_capacity(3);
     pipeline.cmd("CLIENT").arg("CACHING").arg("YES");
     pipeline.cmd("GET").arg(key);
-    pipeline.cmd("PTTL").arg(key);
-    let sent = timeout(router.config().op_timeout, wire.send_all(&pipeline, 3)).await;
+    if may_expire {
+        pipeline.cmd("PTTL").arg(key);
+    }
+    let count = pipeline.len();
+    let sent = timeout(router.config().op_timeout, wire.send_all(&pipeline, count)).await;
     drop(permit);
     let Ok(Sent::Reply(replies)) = sent else { return Watched::Impossible };
-    let [Value::Okay, value, pttl] = &replies[..] else { return Watched::Impossible };
+    let [Value::Okay, value, pttl @ ..] = &replies[..] else { return Watched::Impossible };
     let value = match value {
         Value::Nil => None,
         Value::BulkString(bytes) => Some(&bytes[..]),
@@ -71,10 +76,10 @@ async fn watch(router: &Router, key: &[u8], seen: Option<&[u8]>, until: Instant)
     if value != seen {
         return Watched::Changed;
     }
-    let gone = match reply::integer(pttl).and_then(reply::expiry) {
-        Ok(Some(expiry)) => expiry.remaining(),
-        Ok(None) => None,
-        Err(_) => return Watched::Impossible,
+    let gone = match pttl.first().map(|pttl| reply::integer(pttl).and_then(reply::expiry)) {
+        Some(Ok(Some(expiry))) => expiry.remaining(),
+        Some(Ok(None)) | None => None,
+        Some(Err(_)) => return Watched::Impossible,
     };
     let gone = gone.map_or(until, |left| Instant::now() + left + Duration::from_millis(1));
     // A connection that ended before the waiter was registered wakes nobody.

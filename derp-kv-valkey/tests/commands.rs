@@ -114,6 +114,9 @@ async fn each_primitive_is_one_command() {
     kv.wait_for_change(b"k", Some(b"other"), Duration::from_secs(60)).await;
     let watched = [("client|caching", 1), ("get", 1), ("pttl", 1)];
     counted.assert_sent("wait_for_change that sees a change", &watched).await;
+    kv.wait_for_change(b"k", None, Duration::from_secs(60)).await;
+    let watched = [("client|caching", 1), ("get", 1)];
+    counted.assert_sent("wait_for_change of an absent key", &watched).await;
 }
 
 #[tokio::test]

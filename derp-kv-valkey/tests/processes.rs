@@ -11,6 +11,7 @@ use std::time::Duration;
 use derp_kv_core::{Error, ErrorKind, GuardedGet, Idempotency, KvStore, KvStoreExt};
 use derp_kv_valkey::test_server::Server;
 use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
+use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
@@ -32,6 +33,8 @@ const RECORD_LOCK: &[u8] = b"derp:idempotency:order:lock";
 const BEGAN: &[u8] = b"began";
 const READY: &[u8] = b"ready";
 const START: &[u8] = b"start";
+/// The longest wait of a caller, in milliseconds, for each process.
+const LONGEST: &str = "longest:";
 
 async fn connect(port: u16) -> ValkeyStore {
     let config = ValkeyConfig::default().addresses([("127.0.0.1", port)]);
@@ -72,6 +75,28 @@ impl Stage {
         wait_until(&self.control, READY, i64::try_from(workers).unwrap()).await;
         self.server.command(&["CONFIG", "RESETSTAT"]).await.unwrap();
         self.control.incr(START, 1, None).await.unwrap();
+    }
+
+    /// The longest wait of any caller of any process that lived to the end.
+    async fn longest_wait(&self) -> Duration {
+        let keys: Vec<_> = self.control.scan(LONGEST.as_bytes()).try_collect().await.unwrap();
+        let mut longest = Duration::ZERO;
+        for key in keys {
+            let millis = self.control.get(&key).await.unwrap().expect("what a process wrote");
+            let millis = std::str::from_utf8(&millis).unwrap().parse().unwrap();
+            longest = longest.max(Duration::from_millis(millis));
+        }
+        longest
+    }
+
+    /// One row of the table of scenarios.
+    async fn report(&self, scenario: &str, executions: &str, took: Duration) {
+        let commands: u64 = self.calls().await.values().sum();
+        let (took, longest) = (took.as_secs_f64(), self.longest_wait().await.as_secs_f64());
+        self.no_lock_is_left().await;
+        println!(
+            "\nprocesses | {scenario} | {executions} | {commands} | {took:.2} s | {longest:.2} s | no lock"
+        );
     }
 
     async fn executions(&self) -> String {
@@ -117,16 +142,19 @@ async fn worker() {
     let calls = (0..setting(CALLERS)).map(|_| {
         let (kv, control, role) = (kv.clone(), control.clone(), role.clone());
         tokio::spawn(async move {
+            let began = Instant::now();
             match role.as_str() {
                 "cache" => cached(&kv, &control, slow).await,
                 "idempotent" => ordered(&kv, &control, slow).await,
                 role => panic!("no role {role}"),
             }
+            began.elapsed()
         })
     });
-    for call in join_all(calls.collect::<Vec<_>>()).await {
-        call.unwrap();
-    }
+    let waits = join_all(calls.collect::<Vec<_>>()).await;
+    let longest = waits.into_iter().map(|wait| wait.unwrap()).max().unwrap_or_default();
+    let key = format!("{LONGEST}{}", std::process::id());
+    control.set(key.as_bytes(), longest.as_millis().to_string().as_bytes(), None).await.unwrap();
 }
 
 async fn cached(kv: &ValkeyStore, control: &ValkeyStore, slow: Duration) {
@@ -184,11 +212,6 @@ async fn succeed(workers: Vec<Child>) {
     }
 }
 
-fn row(scenario: &str, executions: &str, calls: &BTreeMap<String, u64>, took: Duration) {
-    let (commands, took) = (calls.values().sum::<u64>(), took.as_secs_f64());
-    println!("\nprocesses | {scenario} | {executions} | {commands} | {took:.2} s | no lock");
-}
-
 #[tokio::test]
 async fn a_herd_in_four_processes_computes_once() {
     for role in ["cache", "idempotent"] {
@@ -199,8 +222,7 @@ async fn a_herd_in_four_processes_computes_once() {
         let began = Instant::now();
         succeed(workers).await;
         assert_eq!(stage.executions().await, "1", "{role}");
-        row(&format!("4 x 50, {role}, 0.3 s"), "1", &stage.calls().await, began.elapsed());
-        stage.no_lock_is_left().await;
+        stage.report(&format!("4 x 50, {role}, 0.3 s"), "1", began.elapsed()).await;
     }
 }
 
@@ -220,8 +242,7 @@ async fn a_killed_holder_is_succeeded_by_exactly_one() {
     let succeeded = killed.elapsed();
     succeed(waiters).await;
     assert_eq!(stage.executions().await, "2", "one successor");
-    row("3 x 20, holder killed", "1 + 1", &stage.calls().await, succeeded);
-    stage.no_lock_is_left().await;
+    stage.report("3 x 20, holder killed", "1 + 1", succeeded).await;
 }
 
 #[tokio::test]
@@ -239,8 +260,7 @@ async fn slow_idempotent_work_runs_once_and_is_renewed() {
     assert_eq!(held, Some(token), "the lease was not renewed");
     succeed(workers).await;
     assert_eq!(stage.executions().await, "1");
-    row("3 x 5, idempotent, 5 s", "1", &stage.calls().await, began.elapsed());
-    stage.no_lock_is_left().await;
+    stage.report("3 x 5, idempotent, 5 s", "1", began.elapsed()).await;
 }
 
 #[tokio::test]
@@ -258,6 +278,5 @@ async fn a_herd_of_a_thousand_keeps_to_its_commands() {
     // Even with what scripts run inside the server counted beside their EVALSHA.
     let sent: u64 = calls.values().sum();
     assert!(sent <= 1000 + 80, "{sent} commands: {calls:?}");
-    row("2 x 500, 0.5 s", "1", &calls, took);
-    stage.no_lock_is_left().await;
+    stage.report("2 x 500, 0.5 s", "1", took).await;
 }
