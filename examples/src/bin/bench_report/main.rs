@@ -75,7 +75,8 @@ fn machine() -> String {
         let version = version.and_then(|line| line.split('"').nth(1)).unwrap_or("?");
         format!("{name} {version}")
     };
-    let clients = ["redis", "fred", "rustis", "tokio", "moka", "dashmap", "quick_cache"];
+    let clients =
+        ["redis", "fred", "rustis", "tokio", "moka", "dashmap", "quick_cache", "foyer-memory"];
     format!(
         "Machine: {cores} cores of {model}, {}. Versions: {}, {}, {}.",
         said_by("uname", &["-sr"]),

@@ -1,0 +1,95 @@
+//! The in-memory store beside bare maps and caches: processor time, memory, expiry.
+
+mod load;
+mod scan;
+mod size;
+mod subject;
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use derp_kv_core::KvStore;
+use derp_kv_memory::{ManualClock, MemoryStore};
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::{Value, json};
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_time().build()?)
+}
+
+fn clock(id: ClockId) -> Duration {
+    let spent = clock_gettime(id);
+    Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or(0))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The processor time of the slowest of many operations after everything expired together.
+async fn mass_expiry(entries: usize) -> Result<Value> {
+    let clock = ManualClock::new();
+    let kv = MemoryStore::builder().clock(clock.clone()).build();
+    let ttl = Some(Duration::from_secs(60));
+    for entry in 0..entries {
+        kv.set(format!("key:{entry:012}").as_bytes(), &[b'x'; 64], ttl).await?;
+    }
+    clock.advance(Duration::from_secs(61));
+    let mut worst = Duration::ZERO;
+    for at in 0..entries / 5 {
+        let key = format!("new:{at:012}");
+        let before = self::clock(ClockId::ThreadCPUTime);
+        kv.set(key.as_bytes(), &[b'x'; 64], ttl).await?;
+        ensure!(kv.get(key.as_bytes()).await?.is_some());
+        worst = worst.max(self::clock(ClockId::ThreadCPUTime) - before);
+    }
+    Ok(json!({
+        "suite": "memory", "bench": "worst operation after mass expiry",
+        "subject": "derp-kv unbounded", "keys": entries, "worst_us": worst.as_nanos() as f64 / 1e3,
+    }))
+}
+
+fn main() -> Result<()> {
+    let args: Vec<String> = std::env::args().collect();
+    let value_of = |name: &str| {
+        let at = args.iter().position(|arg| arg == name)?;
+        args.get(at + 1).cloned()
+    };
+    let short = args.iter().any(|arg| arg == "--short");
+    let entries = if short { 10_000 } else { 1_000_000 };
+    if let Some(subject) = value_of("--entry-size") {
+        println!("{}", runtime()?.block_on(size::measure(&subject, entries))?);
+        return Ok(());
+    }
+    let mut out = match value_of("--out") {
+        Some(path) => Some(OpenOptions::new().create(true).append(true).open(path)?),
+        None => None,
+    };
+    let mut push = |row: Value| -> Result<()> {
+        println!("{row}");
+        if let Some(out) = &mut out {
+            writeln!(out, "{row}")?;
+        }
+        Ok(())
+    };
+    for (subject, bench) in size::SUBJECTS {
+        let mut child = Command::new(std::env::current_exe()?);
+        child.args(["--entry-size", subject]).args(short.then_some("--short"));
+        let output = child.output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let bytes: f64 = String::from_utf8(output.stdout)?.trim().parse()?;
+        push(json!({
+            "suite": "memory", "bench": bench, "subject": subject,
+            "keys": entries, "value_bytes": 64, "bytes_per_entry": bytes,
+        }))?;
+    }
+    for _ in 0..3 {
+        push(runtime()?.block_on(mass_expiry(entries))?)?;
+    }
+    scan::compare_all(entries, &mut push)?;
+    load::compare_all(short, &mut push)
+}
