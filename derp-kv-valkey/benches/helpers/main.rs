@@ -1,0 +1,70 @@
+//! What each helper costs in commands, processor time and latency, and how a herd is tamed.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod counter;
+mod herd;
+mod joining;
+mod one_by_one;
+mod wake;
+mod without_flights;
+mod worker;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use derp_kv_memory::MemoryStore;
+use derp_kv_valkey::test_server::Server;
+use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
+
+use counter::Counter;
+use one_by_one::OneByOne;
+use support::{Args, Rows};
+use worker::{Master, WORKER};
+
+const TTL: Duration = Duration::from_secs(600);
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == WORKER) {
+        return work(&words[1..]).await;
+    }
+    let args = Args::parse()?;
+    let mut rows = Rows::new(&args)?;
+    let server = Server::start().await?;
+    let counter = Counter::new(&server).await?;
+    let (turns, followers) = if args.short { (10, 10) } else { (2000, 1000) };
+    let (valkey, memory) = (connect(server.port()).await?, MemoryStore::new());
+    let mut one_by_one = OneByOne { subject: "Valkey", counter: Some(&counter), turns };
+    one_by_one.all(&valkey, &mut rows).await?;
+    joining::measure("Valkey", &valkey, Some(&counter), followers, &mut rows).await?;
+    one_by_one = OneByOne { subject: "memory", counter: None, turns: turns * 5 };
+    one_by_one.all(&memory, &mut rows).await?;
+    joining::measure("memory", &memory, None, followers, &mut rows).await?;
+
+    herd::measure(&server, &counter, &args, &mut rows).await?;
+    for run in 0..if args.short { 1 } else { 3 } {
+        wake::measure(run, &server, &args, &mut rows).await?;
+    }
+    Ok(())
+}
+
+/// Another process of a benchmark: what it does, the server's port, and what it needs for that.
+async fn work(words: &[String]) -> Result<()> {
+    let [role, port, args @ ..] = words else { bail!("a worker needs a role and a port") };
+    let kv = connect(port.parse().context("the port")?).await?;
+    let master = Master::greet().await?;
+    match role.as_str() {
+        "herd" => herd::work(&kv, args, master).await,
+        "holder" => wake::hold(&kv, master).await,
+        role => bail!("no role {role}"),
+    }
+}
+
+async fn connect(port: u16) -> Result<ValkeyStore> {
+    let config = ValkeyConfig::default().addresses([("127.0.0.1", port)]);
+    let config = config.op_timeout(Duration::from_secs(10));
+    Ok(ValkeyStore::connect(config).await?)
+}
