@@ -5,6 +5,7 @@ use futures_util::future::Either;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
+use crate::finish::Finish;
 use crate::flights::{Lead, Purpose, Ticket, Turn};
 use crate::names::{LOCK_TTL, RETRY_DELAY, check_duration, check_key, lock_key};
 use crate::{Error, Expiry, KvStore, Lease, Result, Ttl};
@@ -283,17 +284,13 @@ impl<S: KvStore + Clone> Call<'_, S> {
         Ok(value)
     }
 
-    /// Stores the value and releases the lease, on a task of its own: half of this must not stay
-    /// undone when the caller goes away. Tells whether the lease was held to the end.
+    /// Stores the value and releases the lease: half of this must not stay undone when the caller
+    /// goes away. Tells whether the lease was held to the end.
     async fn keep(&self, value: &Bytes, lease: Lease) -> bool {
         let store = self.store.clone();
         let (key, value) = (Bytes::copy_from_slice(self.key), value.clone());
         let ttl = self.options.ttl;
-        let keep = async move { store_fenced(&store, &key, &value, ttl, lease).await };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => runtime.spawn(keep).await.unwrap_or(false),
-            Err(_) => keep.await,
-        }
+        Finish::new(async move { store_fenced(&store, &key, &value, ttl, lease).await }).await
     }
 
     /// Computes without the lock, and stores nothing: something newer may be there.

@@ -13,6 +13,7 @@ mod dedup;
 mod error;
 mod expiry;
 mod ext;
+mod finish;
 mod flights;
 mod forward;
 mod guarded_get;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::{Error, ErrorKind, KvStore, Lease, Result};
+use crate::finish::Finish;
+use crate::{KvStore, Lease, Result};
 
 /// How a record came to be, or which one was there before.
 pub(crate) enum Written {
@@ -25,23 +26,15 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// Writes the record, unless another is there, on a task of its own: the work is done, and
-    /// must be recorded although the caller goes away.
+    /// Writes the record, unless another is there. The work is done, and is recorded although the
+    /// caller goes away.
     pub(crate) async fn write<S: KvStore + Clone>(
         self,
         store: &S,
         lease: Lease,
     ) -> Result<Written> {
         let store = store.clone();
-        let write = async move { self.write_here(&store, lease).await };
-        match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => runtime.spawn(write).await.unwrap_or_else(|error| {
-                Err(Error::new(ErrorKind::Abandoned, "the runtime shut down")
-                    .with_may_have_applied(true)
-                    .with_source(error))
-            }),
-            Err(_) => write.await,
-        }
+        Finish::new(async move { self.write_here(&store, lease).await }).await
     }
 
     /// What stands between the work and its repetition is this record. So a failure is tried
