@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
 # Runs the benchmarks on servers of their own, and writes BENCHMARKS.md and docs/bench.
 #
-#   scripts/bench.sh            everything, in about six minutes after the build
-#   scripts/bench.sh NAME..     only clients, allocations, helpers, growth or memory; prints rows, writes nothing
+#   scripts/bench.sh            everything, in about fifteen minutes after the build
+#   scripts/bench.sh NAME..     only clients, allocations, helpers, growth, memory or suites; prints rows, writes nothing
 #   scripts/bench.sh --short    each once and briefly, unoptimised: shows only that they still work
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+servers=$(scripts/install-valkey.sh)
+eval "$servers"
+export VALKEY_SERVER
 
 rows=$(mktemp -d)/rows.jsonl
 trap 'rm -rf "$(dirname "$rows")"' EXIT
@@ -15,6 +19,38 @@ bench() {
     shift
     if [ "$name" = memory ]; then package=derp-kv-memory; fi
     cargo bench --quiet --locked --package "$package" --bench "$name" "$@"
+}
+
+# The whole conformance suite on one store, as `cargo test` runs it: SUBJECT PACKAGE TARGET [FILTER..]
+suite() {
+    local subject=$1 package=$2 target=$3 line
+    shift 3
+    line=$(cargo test --quiet --locked --package "$package" --test "$target" -- "$@" | grep '^test result: ok')
+    sed -E "s/.* ([0-9]+) passed.* finished in ([0-9.]+)s.*/{\"suite\":\"conformance\",\"bench\":\"whole suite\",\"subject\":\"$subject\",\"laws\":\1,\"seconds\":\2}/" \
+        <<<"$line" | tee -a "$rows"
+}
+
+suites() {
+    cargo test --quiet --locked --workspace --no-run
+    suite 'memory, unbounded' derp-kv-memory conformance unbounded::
+    suite 'memory, bounded' derp-kv-memory conformance bounded:: --skip unbounded::
+    suite 'memory, Arc<dyn KvStore>' derp-kv-memory conformance dynamic::
+    suite 'memory, Prefixed' derp-kv-memory conformance prefixed::
+    suite 'naive reference' derp-kv-conformance naive
+    suite 'redb' derp-kv-examples redb_conformance
+    suite 'Valkey 8' derp-kv-valkey conformance standalone::
+    suite 'Valkey 8, Arc<dyn KvStore>' derp-kv-valkey conformance dynamic::
+    suite 'Valkey 8, TLS and ACL' derp-kv-valkey conformance_tls
+    suite 'Valkey 8, cluster' derp-kv-valkey conformance_cluster
+    local VALKEY_SERVER=$VALKEY_9_SERVER
+    suite 'Valkey 9' derp-kv-valkey conformance standalone::
+    suite 'Valkey 9, cluster' derp-kv-valkey conformance_cluster
+}
+
+# What differs on Valkey 9: its own tables.
+clients_9() {
+    VALKEY_SERVER=$VALKEY_9_SERVER bench clients -- --only /64/64 --out "$rows.9"
+    sed -E 's/"suite":"(clients|cluster)"/"suite":"\1-9"/' "$rows.9" >>"$rows"
 }
 
 all=(clients allocations helpers growth memory)
@@ -28,10 +64,15 @@ case ${1:-} in
         ;;
     '')
         for name in "${all[@]}"; do bench "$name" --no-run; done
+        suites
         for name in "${all[@]}"; do bench "$name" -- --out "$rows"; done
-        cargo run --quiet --locked --package derp-kv-examples --bin bench_report -- "$rows" .
+        clients_9
+        VALKEY_9_SERVER=$VALKEY_9_SERVER \
+            cargo run --quiet --locked --package derp-kv-examples --bin bench_report -- "$rows" .
         ;;
     *)
-        for name in "$@"; do bench "$name"; done
+        for name in "$@"; do
+            if [ "$name" = suites ]; then suites; else bench "$name"; fi
+        done
         ;;
 esac

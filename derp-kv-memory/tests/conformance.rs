@@ -1,24 +1,25 @@
 //! The whole suite on the store without a bound and on the bounded one, whose cached values live
-//! in the other region, and through `Arc<dyn KvStore>`.
+//! in the other region, through `Arc<dyn KvStore>`, and under a prefix.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use derp_kv_conformance::{BoxError, Harness, Time};
-use derp_kv_core::KvStore;
+use derp_kv_core::{KvStore, Prefixed};
 use derp_kv_memory::MemoryStore;
 
 /// Far above what a case writes: the bound itself has tests of its own.
 const BOUND: u64 = 256 * 1024 * 1024;
 
-struct Memory(fn() -> MemoryStore);
+/// Opens what the function makes.
+struct Memory<S>(fn() -> S);
 
 #[async_trait]
-impl Harness for Memory {
-    type Store = MemoryStore;
+impl<S: KvStore + Clone> Harness for Memory<S> {
+    type Store = S;
     type Guard = ();
 
-    async fn open(&self) -> Result<(MemoryStore, ()), BoxError> {
+    async fn open(&self) -> Result<(S, ()), BoxError> {
         Ok(((self.0)(), ()))
     }
 
@@ -27,20 +28,8 @@ impl Harness for Memory {
     }
 }
 
-struct Dynamic;
-
-#[async_trait]
-impl Harness for Dynamic {
-    type Store = Arc<dyn KvStore>;
-    type Guard = ();
-
-    async fn open(&self) -> Result<(Arc<dyn KvStore>, ()), BoxError> {
-        Ok((Arc::new(MemoryStore::builder().max_bytes(BOUND).build()), ()))
-    }
-
-    fn time(&self) -> Time {
-        Time::Virtual
-    }
+fn bounded_store() -> MemoryStore {
+    MemoryStore::builder().max_bytes(BOUND).build()
 }
 
 mod unbounded {
@@ -50,15 +39,27 @@ mod unbounded {
 }
 
 mod bounded {
-    use super::{BOUND, Memory, MemoryStore};
+    use super::{Memory, bounded_store};
 
-    derp_kv_conformance::conformance_tests!(Memory(|| MemoryStore::builder()
-        .max_bytes(BOUND)
-        .build()));
+    derp_kv_conformance::conformance_tests!(Memory(bounded_store));
 }
 
 mod dynamic {
-    use super::Dynamic;
+    use super::*;
 
-    derp_kv_conformance::conformance_tests!(Dynamic);
+    fn store() -> Arc<dyn KvStore> {
+        Arc::new(bounded_store())
+    }
+
+    derp_kv_conformance::conformance_tests!(Memory(store));
+}
+
+mod prefixed {
+    use super::*;
+
+    fn store() -> Prefixed<MemoryStore> {
+        Prefixed::new(MemoryStore::new(), "tenant:")
+    }
+
+    derp_kv_conformance::conformance_tests!(Memory(store));
 }

@@ -18,11 +18,13 @@ struct Budget {
 const CLIENTS: &str = "scripts/bench.sh clients";
 const HELPERS: &str = "scripts/bench.sh helpers";
 const MEMORY: &str = "scripts/bench.sh memory";
+const SUITES: &str = "scripts/bench.sh suites";
 
 pub(crate) fn table(rows: &Rows) -> String {
     let mut table =
         "| what | bound | measured | verdict | repeat with |\n|---|---|---|---|---|\n".to_owned();
-    let budgets = commands(rows).into_iter().chain(throughput(rows)).chain(memory(rows));
+    let budgets =
+        commands(rows).into_iter().chain(throughput(rows)).chain(memory(rows)).chain(suites(rows));
     for Budget { what, bound, measured, unit, command } in budgets {
         let (bound, kept) = match bound {
             Bound::AtLeast(bound) => {
@@ -41,8 +43,6 @@ pub(crate) fn table(rows: &Rows) -> String {
         table +=
             &format!("| {what} | {bound}{unit} | {measured}{unit} | {verdict} | `{command}` |\n");
     }
-    table += "\nHow long the test suites take is told by the tests themselves: at most 10 s on the \
-              in-memory store and 60 s on one Valkey.\n";
     table
 }
 
@@ -168,4 +168,22 @@ fn memory(rows: &Rows) -> Vec<Budget> {
         },
     ]);
     budgets
+}
+
+fn suites(rows: &Rows) -> Vec<Budget> {
+    let longest = |store: &'static str| {
+        let of =
+            rows.suite("conformance").filter(move |row| row.text("subject").starts_with(store));
+        highest(of, "seconds")
+    };
+    [("memory", "the in-memory store", 10.0), ("Valkey", "one Valkey server or cluster", 60.0)]
+        .into_iter()
+        .map(|(store, name, bound)| Budget {
+            what: format!("the whole conformance suite on {name}, the longest run"),
+            bound: Bound::AtMost(bound),
+            measured: longest(store),
+            unit: " s",
+            command: SUITES,
+        })
+        .collect()
 }

@@ -4,12 +4,13 @@
 //!
 //! | field | |
 //! |---|---|
-//! | `suite` | `clients`, `cluster`, `helpers`, `growth`, `memory` |
+//! | `suite` | `clients`, `cluster`, both with `-9` on Valkey 9, `helpers`, `growth`, `memory`, `conformance` |
 //! | `bench`, `subject` | what was done, and by whom |
 //! | `callers`, `threads`, `value_bytes`, `keys`, `batch`, `primaries` | under which load |
 //! | `ops_per_s`, `p50_us`, `p99_us`, `worst_us` | wall-clock time |
 //! | `cpu_ns_per_op`, `allocs_per_op`, `commands_per_op`, `bytes_per_entry` | costs, of the client process |
 //! | `computed` | how often a herd computed its value |
+//! | `laws`, `seconds` | how many laws of the conformance suite hold, and how long they took together |
 //! | `ratio`, `cpu_ratio` | `ops_per_s` and `cpu_ns_per_op` over bare redis-rs in the same rounds |
 //! | `cpu_ratio_dashmap`, `cpu_ratio_moka` | `cpu_ns_per_op` over these in the same rounds |
 
@@ -51,12 +52,15 @@ fn main() -> Result<()> {
     }
     page += &tables::clients(&rows, "clients", "One server");
     page += &tables::clients(&rows, "cluster", "A cluster of three primaries");
+    page += &tables::clients(&rows, "clients-9", &format!("One {}", valkey("VALKEY_9_SERVER")));
+    page += &tables::clients(&rows, "cluster-9", "A cluster of three primaries of the same");
     page += &tables::helpers(&rows);
     page += &tables::growth(&rows);
     for (file, title) in plots::draw(&rows, &plots)? {
         writeln!(page, "![{title}](docs/bench/{file})\n")?;
     }
     page += &tables::memory(&rows);
+    page += &tables::suites(&rows);
     std::fs::write(folder.join("BENCHMARKS.md"), page.trim_end().to_owned() + "\n")?;
     Ok(())
 }
@@ -67,7 +71,6 @@ fn machine() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|line| line.strip_prefix("model name"));
     let model = model.map_or("unknown", |model| model.trim_start_matches([' ', '\t', ':']));
-    let server = std::env::var("VALKEY_SERVER").unwrap_or_else(|_| "valkey-server".to_owned());
     let lock = include_str!("../../../../Cargo.lock");
     let version = |name: &str| {
         let at = lock.find(&format!("name = \"{name}\"\n"));
@@ -81,9 +84,15 @@ fn machine() -> String {
         "Machine: {cores} cores of {model}, {}. Versions: {}, {}, {}.",
         said_by("uname", &["-sr"]),
         said_by("rustc", &["--version"]),
-        said_by(&server, &["--version"]).split(" sha=").next().unwrap_or_default(),
+        valkey("VALKEY_SERVER"),
         clients.map(version).join(", "),
     )
+}
+
+/// The version of the server that a variable names.
+fn valkey(variable: &str) -> String {
+    let server = std::env::var(variable).unwrap_or_else(|_| "valkey-server".to_owned());
+    said_by(&server, &["--version"]).split(" sha=").next().unwrap_or_default().to_owned()
 }
 
 fn said_by(program: &str, args: &[&str]) -> String {

@@ -5,8 +5,12 @@ use crate::rows::{Row, Rows, shown};
 /// A title, and what stands below it.
 type Column<'a> = (&'a str, &'a dyn Fn(&Row) -> String);
 
-/// A table of `rows`.
+/// A table of `rows`, where there are any.
 fn table<'a>(title: &str, rows: impl Iterator<Item = &'a Row>, columns: &[Column<'_>]) -> String {
+    let mut rows = rows.peekable();
+    if rows.peek().is_none() {
+        return String::new();
+    }
     let mut text = format!("## {title}\n\n|");
     for (name, _) in columns {
         let _ = write!(text, " {name} |");
@@ -66,6 +70,18 @@ pub(crate) fn helpers(rows: &Rows) -> String {
             ("CPU a call, ns", &|row| shown(row.number("cpu_ns_per_op"))),
             ("p50, µs", &|row| shown(row.number("p50_us"))),
             ("p99, µs", &|row| shown(row.number("p99_us"))),
+        ],
+    )
+}
+
+pub(crate) fn suites(rows: &Rows) -> String {
+    table(
+        "The conformance suite",
+        rows.suite("conformance"),
+        &[
+            ("store", &|row| format!("`{}`", row.text("subject"))),
+            ("laws", &|row| whole(row, "laws")),
+            ("seconds", &|row| shown(row.number("seconds"))),
         ],
     )
 }
