@@ -22,6 +22,9 @@ use crate::{
 /// that ends in `:lock` is [`InvalidArgument`](crate::ErrorKind::InvalidArgument), and so is an
 /// id of more than 1 KiB. Build ids that hold more than one part (tenant, method, path, the
 /// client's key) so that no two requests can join to the same one.
+///
+/// Laws: `helpers::lock_keys_are_reserved`, `helpers::ids_are_bounded`,
+/// `helpers::records_are_compatible`.
 pub trait KvStoreExt: KvStore + Clone {
     /// Reads `key`, or computes its value once for everybody and keeps it.
     ///
@@ -72,6 +75,10 @@ pub trait KvStoreExt: KvStore + Clone {
     ///   round trip: a holder that finds its lease gone takes its value back. A holder that dies
     ///   in between, or cannot reach the store, leaves it to its TTL.
     ///
+    /// Laws: `helpers::guarded_get_keeps_what_it_computes`, `helpers::guarded_get_computes_once`,
+    /// `helpers::guarded_get_keeps_no_error`, `helpers::guarded_get_survives_a_panic`,
+    /// `helpers::guarded_get_survives_dropped_callers`, `helpers::guarded_get_succeeds_the_dead`.
+    ///
     /// Calling it for the same key inside `compute` waits for itself.
     ///
     /// # Errors
@@ -114,6 +121,8 @@ pub trait KvStoreExt: KvStore + Clone {
 
     /// Removes a cached value, and tells whether there was one, so that no computation that began
     /// before can bring an older value back.
+    ///
+    /// Laws: `helpers::invalidate_wins`.
     ///
     /// # Errors
     ///
@@ -163,6 +172,12 @@ pub trait KvStoreExt: KvStore + Clone {
     /// * Where the work was done and its record cannot be written within `lock_ttl`, the caller
     ///   gets the store's error with
     ///   [`may_have_applied`](crate::Error::may_have_applied), and a later call runs it again.
+    ///
+    /// Laws: `helpers::idempotent_execute_runs_once`, `helpers::idempotent_execute_replays`,
+    /// `helpers::idempotent_execute_reports_progress`,
+    /// `helpers::idempotent_execute_refuses_another_request`,
+    /// `helpers::idempotent_execute_frees_failures`,
+    /// `helpers::idempotent_execute_keeps_corrupt_records`.
     ///
     /// # A client that goes away
     ///
@@ -243,6 +258,9 @@ pub trait KvStoreExt: KvStore + Clone {
     /// * A call that fails may have been counted. Whether to let it through then is yours to say.
     /// * Around the edge of a window up to twice the limit may pass.
     ///
+    /// Laws: `helpers::rate_limit_is_exact`, `helpers::rate_limit_window_ends`,
+    /// `helpers::rate_limit_repairs_immortal_counters`, `helpers::rate_limit_counts_costs`.
+    ///
     /// # Errors
     ///
     /// Those of the store, where the call may have been counted, and
@@ -312,6 +330,8 @@ pub trait KvStoreExt: KvStore + Clone {
 
     /// Forgets what was counted for `id`, and tells whether anything was.
     ///
+    /// Laws: `helpers::rate_limit_reset_forgets`.
+    ///
     /// # Errors
     ///
     /// As [`rate_limit`](Self::rate_limit).
@@ -349,6 +369,8 @@ pub trait KvStoreExt: KvStore + Clone {
     ///
     /// This is *at most once*: the event is marked before it is handled, and a handler that then
     /// fails has lost it. Where that matters use [`process_once`](Self::process_once).
+    ///
+    /// Laws: `helpers::already_processed_is_false_once`.
     ///
     /// # Errors
     ///
@@ -391,6 +413,8 @@ pub trait KvStoreExt: KvStore + Clone {
     ///   leaves an event that is handled again. Make the effect itself idempotent, or write the
     ///   event's id in the same transaction.
     ///
+    /// Laws: `helpers::process_once_runs_once`, `helpers::process_once_forgets_failures`.
+    ///
     /// # Errors
     ///
     /// `handler`'s own, those of the store, and [`InProgress`](crate::ErrorKind::InProgress) with
@@ -432,6 +456,9 @@ pub trait KvStoreExt: KvStore + Clone {
     }
 
     /// Takes the lease of `key` unless somebody holds it; see [`Lease`].
+    ///
+    /// Laws: `helpers::leases_exclude`, `helpers::leases_are_renewed`,
+    /// `helpers::leases_are_freed_by_their_owner`.
     ///
     /// # Errors
     ///

@@ -18,6 +18,8 @@ use crate::{Counter, Expiry, Flights, KvStore, Result};
 /// never the inner store's: two tenants that use one key must not share a computation. Make one
 /// `Prefixed` per prefix and clone it.
 ///
+/// Laws: `prefix::isolates`, `prefix::scan_strips`, `prefix::flights_are_its_own`.
+///
 /// # Examples
 ///
 /// ```

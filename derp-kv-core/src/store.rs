@@ -23,6 +23,8 @@ use crate::{Counter, Expiry, Flights, Result};
 ///   characters, a mebibyte. The empty key is a key.
 /// * `basics::missing_is_not_an_error`: a missing key is `None`, `false` or 0, never an error.
 /// * `expiry::expired_is_absent`: an expired key is absent to every operation, at once.
+/// * `expiry::any_history_keeps_its_deadlines`: over any history of operations, a key lives
+///   exactly as long as the last TTL that it was given says.
 /// * `expiry::invalid_ttl_writes_nothing`: a TTL of zero or above
 ///   [`MAX_TTL`](crate::MAX_TTL) is [`InvalidArgument`](crate::ErrorKind::InvalidArgument), and
 ///   nothing is written.
@@ -32,6 +34,9 @@ use crate::{Counter, Expiry, Flights, Result};
 /// * `concurrency::cancel_is_all_or_nothing`: a dropped future leaves a single-key operation
 ///   wholly applied or not applied, and never harms a later call.
 /// * `errors::never_show_values`: no error shows a value.
+/// * `errors::refusals_are_certain`: a call refused for its argument, or for what the key holds,
+///   is neither [`may_have_applied`](crate::Error::may_have_applied) nor
+///   [`is_transient`](crate::Error::is_transient).
 ///
 /// # Errors
 ///
@@ -248,7 +253,7 @@ pub trait KvStore: fmt::Debug + Send + Sync + 'static {
     /// * `batch::mset_last_wins`: of two equal keys the later one stays.
     /// * `batch::mset_sets_ttl_with_value`: each key gets its expiry in the same atomic step as
     ///   its value; a crash never leaves one without.
-    /// * `batch::empty_does_nothing`: no items, no I/O.
+    /// * `batch::empty_does_nothing`: no items, no I/O; a bad `ttl` is refused all the same.
     ///
     /// # Errors
     ///
@@ -276,6 +281,7 @@ pub trait KvStore: fmt::Debug + Send + Sync + 'static {
     /// Deletes `key` and tells whether it was there.
     ///
     /// * `basics::delete_reports_presence`: true exactly where a live key went away.
+    /// * `concurrency::one_delete_wins`: of racing deletions exactly one reports the key.
     ///
     /// # Cancel safety
     ///
@@ -354,7 +360,8 @@ pub trait KvStore: fmt::Debug + Send + Sync + 'static {
     /// Writes `key` only where it is absent, and tells whether it did.
     ///
     /// * `conditional::set_nx_only_when_absent`: a present key keeps its value and its expiry.
-    /// * `concurrency::one_set_nx_wins`: of any number of racing callers exactly one gets `true`.
+    /// * `concurrency::one_set_nx_wins`: of any number of racing callers exactly one gets `true`,
+    ///   and none takes the place of a racing `set`.
     ///
     /// # Errors
     ///

@@ -1,0 +1,78 @@
+//! The list of laws agrees with the documentation of the trait, of the helpers and of `Prefixed`.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use derp_kv_conformance::LAWS;
+
+fn core(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../derp-kv-core/src").join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// What stands between backticks and looks like a law of one of the areas.
+fn ids_in(text: &str) -> BTreeSet<&str> {
+    let areas: BTreeSet<_> = LAWS.iter().map(|law| law.area).collect();
+    text.split('`')
+        .filter(|word| word.split_once("::").is_some_and(|(area, _)| areas.contains(area)))
+        .collect()
+}
+
+#[test]
+fn every_law_is_documented_and_every_documented_law_is_tested() {
+    let listed: BTreeSet<_> = LAWS.iter().map(|law| law.id).collect();
+    assert_eq!(listed.len(), LAWS.len(), "an id is listed twice");
+    let documents = ["store.rs", "prefix.rs", "ext.rs"].map(core);
+    let documented: BTreeSet<_> = documents.iter().flat_map(|text| ids_in(text)).collect();
+    let missing: Vec<_> = listed.difference(&documented).collect();
+    assert!(missing.is_empty(), "laws that the trait's documentation does not name: {missing:?}");
+    let untested: Vec<_> = documented.difference(&listed).collect();
+    assert!(untested.is_empty(), "documented laws that no test is named for: {untested:?}");
+}
+
+/// `KvStoreExt` and each of its methods, with its rustdoc.
+fn documented(source: &str) -> Vec<(&str, String)> {
+    let lines: Vec<_> = source.lines().map(str::trim_start).collect();
+    let items = lines.iter().enumerate().filter_map(|(at, line)| {
+        let item = line.strip_prefix("fn ").or_else(|| line.strip_prefix("pub trait "))?;
+        let name = item.split(['<', '(', ':']).next()?;
+        let docs = lines[..at].iter().rev().take_while(|line| line.starts_with("///"));
+        Some((name, docs.copied().collect()))
+    });
+    items.collect()
+}
+
+/// Laws that all helpers keep.
+const OF_ALL: [&str; 3] = ["lock_keys_are_reserved", "ids_are_bounded", "records_are_compatible"];
+
+/// Where the documentation names the law of this name.
+fn home(law: &str) -> &str {
+    // `rate_limit_reset_forgets` is a law of `rate_limit_reset`, not of `rate_limit`.
+    const HELPERS: [&str; 7] = [
+        "rate_limit_reset",
+        "rate_limit",
+        "guarded_get",
+        "invalidate",
+        "idempotent_execute",
+        "already_processed",
+        "process_once",
+    ];
+    let own = HELPERS.into_iter().find(|helper| law.starts_with(helper));
+    match own {
+        Some(helper) => helper,
+        None if OF_ALL.contains(&law) => "KvStoreExt",
+        None if law.starts_with("leases_") => "try_lock",
+        None => panic!("no helper is known to promise `{law}`"),
+    }
+}
+
+#[test]
+fn each_law_of_a_helper_is_named_where_the_helper_is_documented() {
+    let source = core("ext.rs");
+    let documented = documented(&source);
+    for law in LAWS.iter().filter(|law| law.area == "helpers") {
+        let home = home(law.id.trim_start_matches("helpers::"));
+        let (_, docs) = documented.iter().find(|(item, _)| *item == home).expect("it is there");
+        assert!(ids_in(docs).contains(law.id), "`{home}` does not name its law `{}`", law.id);
+    }
+}
