@@ -41,6 +41,11 @@ impl<'a, H: Harness> Scene<'a, H> {
         Ok(handles)
     }
 
+    /// A store with other data, and what has to live as long.
+    pub(crate) async fn another(&self) -> Result<(H::Store, H::Guard), Violation> {
+        self.harness.open().await.map_err(|error| cannot_open(&*error))
+    }
+
     /// Lets time pass for the store.
     pub(crate) async fn elapse(&self, duration: Duration) {
         self.harness.elapse(duration).await;

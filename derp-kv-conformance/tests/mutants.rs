@@ -1,7 +1,8 @@
-//! Every law catches at least one plausible broken store.
+//! Every law catches at least one plausible broken store, and `MUTANTS.md` lists them.
 
 mod mutants {
     pub(crate) mod broken;
+    pub(crate) mod defect;
 
     mod basics;
     mod batch;
@@ -37,11 +38,13 @@ mod mutants {
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use derp_kv_conformance::{LAWS, LawReport, Verdict};
-use mutants::broken::{Honest, Mutant, mutant};
+use mutants::broken::{Mutant, mutant};
+use mutants::defect::Honest;
 
 /// Runs all at once as far as the machine allows: many of them only wait.
 fn run(mutants: &[Mutant]) -> Vec<LawReport> {
@@ -64,6 +67,31 @@ fn run(mutants: &[Mutant]) -> Vec<LawReport> {
     reports.into_iter().map(|(_, report)| report).collect()
 }
 
+/// What `MUTANTS.md` says where every mutant is killed.
+fn table(mutants: &[Mutant]) -> String {
+    let mut table = format!(
+        "# Mutants\n\n\
+         Each row is a store that is right but for one defect, and the law that catches it.\n\
+         The suite's own test runs every law on its mutants; it fails where one survives, and\n\
+         where a law has none.\n\n\
+         **Killed: {killed} of {killed} mutants. Every one of the {laws} laws kills at least \
+         one.**\n\n\
+         <!-- Generated: {UPDATE} -->\n\n\
+         | area | law | mutant | what is broken |\n|---|---|---|---|\n",
+        killed = mutants.len(),
+        laws = LAWS.len(),
+    );
+    for law in LAWS {
+        for Mutant { name, wrong, .. } in mutants.iter().filter(|mutant| mutant.law == law) {
+            let name_of_law = law.id.rsplit("::").next().unwrap_or(law.id);
+            writeln!(table, "| {} | `{name_of_law}` | `{name}` | {wrong} |", law.area).unwrap();
+        }
+    }
+    table
+}
+
+const UPDATE: &str = "UPDATE_MUTANTS=1 cargo test -p derp-kv-conformance --test mutants";
+
 #[test]
 fn every_mutant_is_killed_and_every_law_kills_one() {
     let mutants = mutants::all();
@@ -84,6 +112,23 @@ fn every_mutant_is_killed_and_every_law_kills_one() {
     let killing: BTreeSet<_> = mutants.iter().map(|mutant| mutant.law.id).collect();
     let idle: Vec<_> = LAWS.iter().map(|law| law.id).filter(|id| !killing.contains(id)).collect();
     assert!(idle.is_empty(), "no mutant shows that these laws catch anything: {idle:?}");
+}
+
+#[test]
+fn the_table_of_mutants_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("MUTANTS.md");
+    let mutants = mutants::all();
+    for Mutant { name, wrong, .. } in &mutants {
+        let is_a_line = wrong.len() > 10 && !wrong.contains(['\n', '|']);
+        assert!(is_a_line, "`{name}` does not say in a line what is broken: {wrong:?}");
+    }
+    let current = table(&mutants);
+    if std::env::var_os("UPDATE_MUTANTS").is_some() {
+        std::fs::write(&path, current).expect("MUTANTS.md can be written");
+    } else {
+        let written = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(written == current, "MUTANTS.md is not up to date; run `{UPDATE}`");
+    }
 }
 
 #[test]

@@ -1,5 +1,4 @@
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -7,7 +6,7 @@ use derp_kv_core::{Error, GuardedGet, KvStore, KvStoreExt, Prefixed};
 use futures_util::TryStreamExt;
 use futures_util::future::try_join;
 use proptest::prelude::*;
-use tokio::sync::Barrier;
+use tokio::sync::Notify;
 
 use crate::Harness;
 use crate::bench::{Bench, LawResult};
@@ -15,7 +14,7 @@ use crate::history::histories;
 use crate::input::{Blob, bytes, distinct_keys, long_ttl};
 use crate::laws::expect;
 use crate::model::play;
-use crate::violation::{ensure, ensure_eq};
+use crate::violation::{Violation, ensure, ensure_eq};
 
 pub(crate) fn isolates<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     let inputs = (histories(30, long_ttl(), None), distinct_keys(1..6), bytes());
@@ -58,25 +57,35 @@ pub(crate) fn scan_strips<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     })
 }
 
+/// Longer than a caller takes to begin its computation; one that never does has joined another's.
+const MOMENT: Duration = Duration::from_millis(500);
+
+/// Both tenants ask for one key at once, and each must get what it computes itself.
+async fn compute_apart<S: KvStore + Clone>(tenants: [&S; 2]) -> Result<(), Violation> {
+    let begun = [Notify::new(), Notify::new()];
+    let runs = AtomicU32::new(0);
+    let call = async |number: usize| {
+        let compute = || async {
+            runs.fetch_add(1, Ordering::SeqCst);
+            begun[number].notify_one();
+            // Under way until the other one is, too.
+            let _ = tokio::time::timeout(MOMENT, begun[1 - number].notified()).await;
+            Ok::<_, Error>(number.to_string())
+        };
+        let options = GuardedGet::ttl(Duration::from_secs(60));
+        tenants[number].guarded_get("one key", options, compute).await
+    };
+    let (first, second) = try_join(call(0), call(1)).await?;
+    ensure_eq!((&*first, &*second), (&b"0"[..], &b"1"[..]), "each tenant's value");
+    ensure_eq!(runs.into_inner(), 2, "the number of computations");
+    Ok(())
+}
+
 pub(crate) fn flights_are_its_own<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     bench.scenario(async |scene| {
         let kv = &scene.store;
         let tenants = ["a:", "b:"].map(|prefix| Prefixed::new(kv.clone(), prefix));
-        let runs = AtomicU32::new(0);
-        // Each computation ends when both are under way.
-        let both = Arc::new(Barrier::new(2));
-        let call = async |number: usize| {
-            let options = GuardedGet::ttl(Duration::from_secs(60));
-            let compute = || async {
-                runs.fetch_add(1, Ordering::SeqCst);
-                both.wait().await;
-                Ok::<_, Error>(number.to_string())
-            };
-            tenants[number].guarded_get("one key", options, compute).await
-        };
-        let (first, second) = try_join(call(0), call(1)).await?;
-        ensure_eq!((&*first, &*second), (&b"0"[..], &b"1"[..]), "each tenant's value");
-        ensure_eq!(runs.load(Ordering::SeqCst), 2, "the number of computations");
+        compute_apart([&tenants[0], &tenants[1]]).await?;
         for tenant in &tenants {
             let Some(flights) = tenant.flights() else { continue };
             ensure!(flights.is_empty(), "a flight outlives its callers");
@@ -86,6 +95,12 @@ pub(crate) fn flights_are_its_own<H: Harness>(bench: &Bench<'_, H>) -> LawResult
             let inner = kv.flights().is_some_and(|theirs| std::ptr::eq(theirs, flights));
             ensure!(!inner, "the flights are the inner store's");
         }
-        Ok(())
+        // Nor do stores that the harness opened apart, which may be views of one server.
+        let (other, guard) = scene.another().await?;
+        let apart = compute_apart([kv, &other]).await;
+        drop(other);
+        // After its store: a server outlives its clients.
+        drop(guard);
+        apart
     })
 }

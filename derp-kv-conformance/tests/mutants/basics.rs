@@ -5,7 +5,8 @@ use bytes::Bytes;
 use derp_kv_core::{Error, ErrorKind, KvStore, Result};
 use derp_kv_memory::MemoryStore;
 
-use super::broken::{Mutant, Ttl, defect, defects, mutant};
+use super::broken::{Mutant, mutant};
+use super::defect::{Ttl, defect, defects};
 
 pub(super) fn mutants() -> Vec<Mutant> {
     vec![

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use derp_kv_core::{Error, ErrorKind, Expiry, KvStore, Result};
 use derp_kv_memory::MemoryStore;
 
-use super::broken::{Mutant, Ttl, defects, gap, mutant};
+use super::broken::{Mutant, mutant};
+use super::defect::{Ttl, defects, gap};
 
 pub(super) fn mutants() -> Vec<Mutant> {
     let order = "batch::mget_keeps_order_and_repeats";

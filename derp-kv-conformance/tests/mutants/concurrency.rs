@@ -6,7 +6,8 @@ use bytes::Bytes;
 use derp_kv_core::{Counter, Expiry, KvStore, Result};
 use derp_kv_memory::MemoryStore;
 
-use super::broken::{Mutant, Ttl, defect, defects, gap, mutant};
+use super::broken::{Mutant, mutant};
+use super::defect::{Ttl, defect, defects, gap};
 
 pub(super) fn mutants() -> Vec<Mutant> {
     let linearizable = "concurrency::linearizable";

@@ -1,7 +1,8 @@
 use derp_kv_core::{KvStore, Result};
 use derp_kv_memory::MemoryStore;
 
-use super::broken::{Mutant, Ttl, defects, mutant};
+use super::broken::{Mutant, mutant};
+use super::defect::{Ttl, defects};
 
 pub(super) fn mutants() -> Vec<Mutant> {
     let every_byte = "conditional::compares_every_byte";

@@ -3,7 +3,8 @@ use std::time::Duration;
 use derp_kv_core::{Counter, Error, ErrorKind, KvStore, Result};
 use derp_kv_memory::MemoryStore;
 
-use super::broken::{Mutant, Ttl, defects, mutant};
+use super::broken::{Mutant, mutant};
+use super::defect::{Ttl, defects};
 
 pub(super) fn mutants() -> Vec<Mutant> {
     vec![

@@ -8,7 +8,8 @@ use derp_kv_memory::MemoryStore;
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 
-use super::broken::{Mutant, Ttl, defect, defects, gap, mutant};
+use super::broken::{Mutant, mutant};
+use super::defect::{Ttl, defect, defects, gap};
 
 pub(super) fn mutants() -> Vec<Mutant> {
     vec![

@@ -9,10 +9,11 @@ use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 
 use super::basics::DeleteOnlyLooks;
-use super::broken::{Mutant, Ttl, defects, gap, mutant};
+use super::broken::{Mutant, mutant};
 use super::concurrency::{IncrHasGap, SetNxHasGap};
 use super::conditional::{DeletesNothing, SwapKeepsTtl};
 use super::counter::{Renews, ReportsAsked};
+use super::defect::{Ttl, defects, gap};
 
 pub(super) fn mutants() -> Vec<Mutant> {
     let [wins, frees, keeps] = [
@@ -86,9 +87,13 @@ pub(super) fn mutants() -> Vec<Mutant> {
         mutant::<FreesAll>("helpers::leases_are_freed_by_their_owner", frees),
         mutant::<HidesLocks>(
             "helpers::lock_keys_are_reserved",
-            "keys that end in `:lock` are the store's own, and hidden",
+            "a scan hides keys that end in `:lock` (that they are refused is the helpers' own \
+             code, which no store breaks: this shows that the law looks at what is left)",
         ),
-        mutant::<ShortKeys>("helpers::ids_are_bounded", "a key is at most 1 KiB long"),
+        mutant::<ShortKeys>(
+            "helpers::ids_are_bounded",
+            "a key is at most 1 KiB long, so that the longest id does not fit behind its prefix",
+        ),
         mutant::<CountersApart>(
             "helpers::records_are_compatible",
             "counters live under keys of their own",

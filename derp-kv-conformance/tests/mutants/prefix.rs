@@ -1,13 +1,13 @@
-use std::sync::Arc;
+use std::sync::LazyLock;
 
 use bytes::Bytes;
-use derp_kv_core::{KvStore, Result};
+use derp_kv_core::{Flights, KvStore, Result};
 use derp_kv_memory::MemoryStore;
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
-use tokio::sync::Semaphore;
 
-use super::broken::{Mutant, Ttl, defect, defects, mutant};
+use super::broken::{Mutant, mutant};
+use super::defect::{Ttl, defects};
 
 pub(super) fn mutants() -> Vec<Mutant> {
     vec![
@@ -16,38 +16,11 @@ pub(super) fn mutants() -> Vec<Mutant> {
             "prefix::scan_strips",
             "a scan yields keys without the prefix it was asked for",
         ),
-        mutant::<OneLockForAll>(
+        mutant::<FlightsOfAll>(
             "prefix::flights_are_its_own",
-            "one lock held makes the callers of all other locks wait",
+            "`flights` are the process's, shared by stores with different data",
         ),
     ]
-}
-
-/// A lock of the whole table, from a `set_nx` to its `compare_and_delete`.
-#[derive(Clone, Debug)]
-struct OneLockForAll(Arc<Semaphore>);
-
-impl Default for OneLockForAll {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(1)))
-    }
-}
-
-defect! { OneLockForAll []
-    set_nx(self, kv, key, value, ttl) {
-        if let Ok(permit) = self.0.acquire().await {
-            permit.forget();
-        }
-        kv.set_nx(key, value, ttl).await
-    }
-    compare_and_set(self, kv, key, expected, value, ttl) {
-        let _waited = self.0.acquire().await;
-        kv.compare_and_set(key, expected, value, ttl).await
-    }
-    compare_and_delete(self, kv, key, expected) {
-        self.0.add_permits(1);
-        kv.compare_and_delete(key, expected).await
-    }
 }
 
 fn without_stars(key: &[u8]) -> Vec<u8> {
@@ -59,6 +32,12 @@ defects! {
         get(self, kv, key) { kv.get(&without_stars(key)).await }
         set(self, kv, key, value, ttl) { kv.set(&without_stars(key), value, ttl).await }
         delete(self, kv, key) { kv.delete(&without_stars(key)).await }
+    }
+    FlightsOfAll {
+        flights(self, _kv) {
+            static ALL: LazyLock<Flights> = LazyLock::new(Flights::new);
+            Some(&ALL)
+        }
     }
     StripsItself {
         scan(self, kv, prefix) {

@@ -9,7 +9,8 @@ use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::sync::RwLock;
 
-use super::broken::{Mutant, Ttl, defect, defects, gap, mutant};
+use super::broken::{Mutant, mutant};
+use super::defect::{Ttl, defect, defects, gap};
 
 pub(super) fn mutants() -> Vec<Mutant> {
     vec![

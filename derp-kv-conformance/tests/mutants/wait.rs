@@ -3,7 +3,8 @@ use std::time::Duration;
 use derp_kv_core::{Counter, KvStore, Result};
 use derp_kv_memory::MemoryStore;
 
-use super::broken::{Mutant, Ttl, defects, gap, mutant, timed};
+use super::broken::{Mutant, mutant, timed};
+use super::defect::{Ttl, defects, gap};
 
 pub(super) fn mutants() -> Vec<Mutant> {
     vec![
