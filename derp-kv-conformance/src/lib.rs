@@ -1,33 +1,4 @@
-//! The laws of derp-kv's store trait as a test suite for every backend.
-//!
-//! Say how to open your store ([`Harness`]), and [`conformance_tests!`] makes one test of each
-//! law:
-//!
-//! ```
-//! use async_trait::async_trait;
-//! use derp_kv_conformance::{BoxError, Harness, conformance_tests};
-//! use derp_kv_memory::MemoryStore; // yours
-//!
-//! struct Mine;
-//!
-//! #[async_trait]
-//! impl Harness for Mine {
-//!     type Store = MemoryStore;
-//!     type Guard = (); // or what lives as long as the store: a server, a temporary directory
-//!
-//!     async fn open(&self) -> Result<(MemoryStore, ()), BoxError> {
-//!         Ok((MemoryStore::new(), ())) // fresh and empty
-//!     }
-//! }
-//!
-//! conformance_tests!(Mine);
-//! # fn main() {}
-//! ```
-//!
-//! The tests are named `area::law`, so that `cargo test expiry::` runs an area. A failing one says
-//! which promise is broken, what was seen, and the shortest history that shows it. [`run_all`]
-//! gives the same as a [`Report`].
-
+#![doc = include_str!("../README.md")]
 #![allow(clippy::future_not_send, reason = "a case is driven where its guard is, by `block_on`")]
 
 mod bench;

@@ -125,6 +125,33 @@ impl Report {
         self.failures().next().is_none()
     }
 
+    /// How many laws deviate as declared.
+    fn deviations(&self) -> usize {
+        self.laws.iter().filter(|law| matches!(law.verdict, Verdict::Deviates { .. })).count()
+    }
+
+    /// The JSON of an endpoint badge, to be published for shields to show.
+    ///
+    /// It is green where all laws hold, yellow where some deviate as declared, and red where one
+    /// is violated or declared without need.
+    #[must_use]
+    pub fn badge(&self) -> String {
+        let (laws, deviations) = (self.laws.len(), self.deviations());
+        let holds = laws - deviations - self.failures().count();
+        let color = match (self.is_success(), deviations) {
+            (true, 0) => "brightgreen",
+            (true, _) => "yellow",
+            (false, _) => "red",
+        };
+        serde_json::json!({
+            "schemaVersion": 1,
+            "label": format!("derp-kv laws {}", self.suite),
+            "message": format!("{holds} of {laws}"),
+            "color": color,
+        })
+        .to_string()
+    }
+
     /// The laws that are violated, and the declared deviations that do not show.
     pub fn failures(&self) -> impl Iterator<Item = &LawReport> {
         self.laws.iter().filter(|law| !law.is_success())
@@ -147,13 +174,13 @@ impl fmt::Display for Report {
         }
         let failures = self.failures().count();
         let (laws, seconds) = (self.laws.len(), self.time.as_secs_f64());
-        write!(
-            f,
-            "{} of {laws} laws pass on {} in {seconds:.1} s (derp-kv-conformance {})",
-            laws - failures,
-            self.store,
-            self.suite,
-        )?;
+        write!(f, "{} of {laws} laws pass", laws - failures)?;
+        match self.deviations() {
+            0 => {}
+            deviations => write!(f, ", {deviations} of them by deviating as declared,")?,
+        }
+        let (store, suite) = (self.store, self.suite);
+        write!(f, " on {store} in {seconds:.1} s (derp-kv-conformance {suite})")?;
         for failure in self.failures() {
             write!(f, "\n\n{failure}")?;
         }

@@ -169,6 +169,8 @@ fn a_failure_names_the_law_what_was_seen_and_the_shortest_history() {
          shortest history: ([b\"\"], b\"\")\n  \
          if intended: Profile::deviates(\"basics::delete_reports_presence\", \"<why>\")"
     );
+    let guide = include_str!("../README.md");
+    assert!(guide.contains(&report.to_string()), "the guide shows another failure");
 }
 
 #[test]
@@ -277,6 +279,13 @@ fn the_report_collects_every_violation_and_serialises() {
     }
     assert!(table.contains("deviates: it never looks"), "{table}");
     assert!(table.contains("  if intended: Profile::deviates("), "{table}");
+
+    assert!(table.contains(" of them by deviating as declared, on "), "{table}");
+
+    let badge: serde_json::Value = serde_json::from_str(&report.badge()).expect("a badge is JSON");
+    let holding = LAWS.len() - failures.len() - 1;
+    assert_eq!(badge["message"], format!("{holding} of {}", LAWS.len()));
+    assert_eq!((&badge["schemaVersion"], &badge["color"]), (&1.into(), &"red".into()));
 
     let json = serde_json::to_value(&report).expect("a report is JSON");
     assert_eq!(json["laws"].as_array().map(Vec::len), Some(LAWS.len()));
