@@ -66,7 +66,13 @@ pub struct FaultStore<S> {
     calls: Arc<AtomicU64>,
     /// Those of the one primitive that is counted apart.
     of_one: Arc<AtomicU64>,
-    injected: watch::Sender<u64>,
+    injected: watch::Sender<Injected>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Injected {
+    calls: u64,
+    last: Option<Operation>,
 }
 
 impl<S: KvStore> FaultStore<S> {
@@ -77,7 +83,7 @@ impl<S: KvStore> FaultStore<S> {
             fault,
             calls: Arc::default(),
             of_one: Arc::default(),
-            injected: watch::Sender::new(0),
+            injected: watch::Sender::default(),
         }
     }
 
@@ -121,7 +127,13 @@ impl<S: KvStore> FaultStore<S> {
     /// How many of them were picked.
     #[must_use]
     pub fn injected(&self) -> u64 {
-        *self.injected.borrow()
+        self.injected.borrow().calls
+    }
+
+    /// Which primitive was picked last.
+    #[must_use]
+    pub fn last_injected(&self) -> Option<Operation> {
+        self.injected.borrow().last
     }
 
     /// Waits until `calls` of them were picked: a call that hangs has got that far.
@@ -131,7 +143,7 @@ impl<S: KvStore> FaultStore<S> {
     /// Dropping it changes nothing.
     pub async fn until_injected(&self, calls: u64) {
         // The sender lives as long as `self`.
-        let _ = self.injected.subscribe().wait_for(|injected| *injected >= calls).await;
+        let _ = self.injected.subscribe().wait_for(|injected| injected.calls >= calls).await;
     }
 
     fn picked(&self, operation: Operation) -> Option<Fault> {
@@ -148,7 +160,10 @@ impl<S: KvStore> FaultStore<S> {
             }
         };
         picked.then(|| {
-            self.injected.send_modify(|injected| *injected += 1);
+            self.injected.send_modify(|injected| {
+                injected.calls += 1;
+                injected.last = Some(operation);
+            });
             self.fault
         })
     }

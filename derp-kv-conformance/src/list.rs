@@ -275,6 +275,26 @@ macro_rules! for_each_law {
                     "keys and records are those of derp-py, in both directions",
                     since "0.1.0";
             }
+            faults {
+                guarded_get_goes_on:
+                    "whichever call fails, nobody computes beside a living holder, and the next caller gets the value",
+                    since "0.1.0";
+                idempotent_execute_runs_once:
+                    "whichever call fails, the work is done once, and a client that tries again gets its outcome",
+                    since "0.1.0";
+                process_once_runs_once:
+                    "whichever call fails, the handler succeeds once, and the event is marked in the end",
+                    since "0.1.0";
+                already_processed_is_false_once:
+                    "a failed call has marked the event or not, as its error says; nothing is told as new twice",
+                    since "0.1.0";
+                rate_limit_counts_what_was_applied:
+                    "a failed call is counted or not, as its error says, and leaves no counter without expiry",
+                    since "0.1.0";
+                leases_stay_exclusive:
+                    "whichever call fails, a lease has one holder at a time, and is free in the end",
+                    since "0.1.0";
+            }
         }
     };
 }

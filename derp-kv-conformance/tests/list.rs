@@ -70,8 +70,9 @@ fn home(law: &str) -> &str {
 fn each_law_of_a_helper_is_named_where_the_helper_is_documented() {
     let source = core("ext.rs");
     let documented = documented(&source);
-    for law in LAWS.iter().filter(|law| law.area == "helpers") {
-        let home = home(law.id.trim_start_matches("helpers::"));
+    for law in LAWS.iter().filter(|law| ["helpers", "faults"].contains(&law.area)) {
+        let (_, name) = law.id.split_once("::").expect("an id has an area");
+        let home = home(name);
         let (_, docs) = documented.iter().find(|(item, _)| *item == home).expect("it is there");
         assert!(ids_in(docs).contains(law.id), "`{home}` does not name its law `{}`", law.id);
     }

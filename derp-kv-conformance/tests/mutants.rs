@@ -11,6 +11,7 @@ mod mutants {
     mod counter;
     mod errors;
     mod expiry;
+    mod faults;
     mod helpers;
     mod prefix;
     mod scan;
@@ -29,6 +30,7 @@ mod mutants {
             prefix::mutants(),
             wait::mutants(),
             helpers::mutants(),
+            faults::mutants(),
         ]
         .into_iter()
         .flatten()

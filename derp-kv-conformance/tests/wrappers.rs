@@ -63,7 +63,7 @@ async fn without_faults_every_operation_is_the_store_s_own() -> Result<()> {
         call(&faulty, operation).await?;
         call(&plain, operation).await?;
         assert_eq!(state(&kv).await?, state(&plain).await?, "{operation}");
-        assert_eq!(faulty.injected(), 0);
+        assert_eq!((faulty.injected(), faulty.last_injected()), (0, None));
     }
     Ok(())
 }
@@ -150,6 +150,7 @@ async fn the_nth_call_of_one_operation_is_counted_among_its_own() -> Result<()> 
     kv.clone().get(b"k").await.unwrap_err();
     kv.get(b"k").await?;
     assert_eq!((kv.injected(), kv.calls()), (1, 5));
+    assert_eq!(kv.last_injected(), Some(Operation::Get));
     Ok(())
 }
 

@@ -77,7 +77,8 @@ pub trait KvStoreExt: KvStore + Clone {
     ///
     /// Laws: `helpers::guarded_get_keeps_what_it_computes`, `helpers::guarded_get_computes_once`,
     /// `helpers::guarded_get_keeps_no_error`, `helpers::guarded_get_survives_a_panic`,
-    /// `helpers::guarded_get_survives_dropped_callers`, `helpers::guarded_get_succeeds_the_dead`.
+    /// `helpers::guarded_get_survives_dropped_callers`, `helpers::guarded_get_succeeds_the_dead`,
+    /// `faults::guarded_get_goes_on`.
     ///
     /// Calling it for the same key inside `compute` waits for itself.
     ///
@@ -177,7 +178,8 @@ pub trait KvStoreExt: KvStore + Clone {
     /// `helpers::idempotent_execute_reports_progress`,
     /// `helpers::idempotent_execute_refuses_another_request`,
     /// `helpers::idempotent_execute_frees_failures`,
-    /// `helpers::idempotent_execute_keeps_corrupt_records`.
+    /// `helpers::idempotent_execute_keeps_corrupt_records`,
+    /// `faults::idempotent_execute_runs_once`.
     ///
     /// # A client that goes away
     ///
@@ -259,7 +261,8 @@ pub trait KvStoreExt: KvStore + Clone {
     /// * Around the edge of a window up to twice the limit may pass.
     ///
     /// Laws: `helpers::rate_limit_is_exact`, `helpers::rate_limit_window_ends`,
-    /// `helpers::rate_limit_repairs_immortal_counters`, `helpers::rate_limit_counts_costs`.
+    /// `helpers::rate_limit_repairs_immortal_counters`, `helpers::rate_limit_counts_costs`,
+    /// `faults::rate_limit_counts_what_was_applied`.
     ///
     /// # Errors
     ///
@@ -370,7 +373,7 @@ pub trait KvStoreExt: KvStore + Clone {
     /// This is *at most once*: the event is marked before it is handled, and a handler that then
     /// fails has lost it. Where that matters use [`process_once`](Self::process_once).
     ///
-    /// Laws: `helpers::already_processed_is_false_once`.
+    /// Laws: `helpers::already_processed_is_false_once`, `faults::already_processed_is_false_once`.
     ///
     /// # Errors
     ///
@@ -413,7 +416,8 @@ pub trait KvStoreExt: KvStore + Clone {
     ///   leaves an event that is handled again. Make the effect itself idempotent, or write the
     ///   event's id in the same transaction.
     ///
-    /// Laws: `helpers::process_once_runs_once`, `helpers::process_once_forgets_failures`.
+    /// Laws: `helpers::process_once_runs_once`, `helpers::process_once_forgets_failures`,
+    /// `faults::process_once_runs_once`.
     ///
     /// # Errors
     ///
@@ -458,7 +462,7 @@ pub trait KvStoreExt: KvStore + Clone {
     /// Takes the lease of `key` unless somebody holds it; see [`Lease`].
     ///
     /// Laws: `helpers::leases_exclude`, `helpers::leases_are_renewed`,
-    /// `helpers::leases_are_freed_by_their_owner`.
+    /// `helpers::leases_are_freed_by_their_owner`, `faults::leases_stay_exclusive`.
     ///
     /// # Errors
     ///

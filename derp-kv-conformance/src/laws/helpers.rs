@@ -87,7 +87,7 @@ impl From<Failed> for Violation {
 }
 
 /// Waits until the key is absent, which happens in the background.
-async fn until_absent(kv: &impl KvStore, key: &[u8]) -> Result<(), Violation> {
+pub(crate) async fn until_absent(kv: &impl KvStore, key: &[u8]) -> Result<(), Violation> {
     for _ in 0..1_000 {
         if !kv.exists(key).await? {
             return Ok(());

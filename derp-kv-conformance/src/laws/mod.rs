@@ -17,6 +17,7 @@ pub(crate) mod conditional;
 pub(crate) mod counter;
 pub(crate) mod errors;
 pub(crate) mod expiry;
+pub(crate) mod faults;
 pub(crate) mod helpers;
 pub(crate) mod prefix;
 pub(crate) mod scan;
