@@ -1,9 +1,8 @@
 //! A persistent store in one file, on the embedded database redb.
 
-use std::collections::BTreeSet;
+use std::future::ready;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -12,102 +11,69 @@ use derp_kv_core::{Counter, Error, ErrorKind, Expiry, Flights, KvStore, Result, 
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition};
-use tokio::runtime::{Handle, RuntimeFlavor};
 
 /// Key to deadline (Unix time in microseconds: whole milliseconds would end early) and value.
-const RECORDS: TableDefinition<&[u8], Record> = TableDefinition::new("records");
+const RECORDS: TableDefinition<Key, Record> = TableDefinition::new("records");
 /// The deadlines in their order, to find what has expired.
-const DEADLINES: TableDefinition<(u64, &[u8]), ()> = TableDefinition::new("deadlines");
-/// The deadline of a record without expiry.
-const NEVER: u64 = u64::MAX;
+const DEADLINES: TableDefinition<(u64, Key), ()> = TableDefinition::new("deadlines");
+const NEVER: u64 = u64::MAX; // the deadline of a record without expiry
 /// How many expired records a write clears away at most, so that none pays for a mass expiry.
 const RECLAIM: usize = 8;
 /// How many records a scan reads at a time: an open transaction would keep old pages alive.
 const PAGE: usize = 256;
 
+type Key = &'static [u8];
 type Record = (u64, &'static [u8]);
+type Records = redb::ReadOnlyTable<Key, Record>;
+type Found = Option<(u64, Bytes)>;
 
 /// A store in a redb file. Clones share it; a second process cannot open it.
 ///
-/// An operation holds its thread while the disk works; a multi-thread runtime puts another in its
-/// place. Nothing is awaited in between, so a dropped future leaves nothing half done.
+/// An operation holds its thread while the disk works, and awaits nothing: no call is half done.
 #[derive(Clone, Debug)]
-pub struct RedbStore(Arc<Inner>);
-
-#[derive(Debug)]
-struct Inner {
-    database: Database,
+pub struct RedbStore {
+    database: Arc<Database>,
     durability: Durability,
-    /// The wall clock as last seen: deadlines outlive a restart, and must not move when it is set back.
-    clock: AtomicU64,
-    flights: Flights,
+    flights: Arc<Flights>,
 }
 
 struct Tables<'t> {
-    records: Table<'t, &'static [u8], Record>,
-    deadlines: Table<'t, (u64, &'static [u8]), ()>,
+    records: Table<'t, Key, Record>,
+    deadlines: Table<'t, (u64, Key), ()>,
     now: u64,
-    changed: bool,
 }
 
 impl RedbStore {
     /// Opens the file at `path`, or makes it.
     ///
-    /// With [`Durability::Immediate`] a write is on the disk when it returns, which costs an
-    /// fsync each. With [`Durability::None`] writes reach the disk when the last handle is
-    /// dropped, and a crash loses them: right for a cache, not for idempotency records.
+    /// [`Durability::Immediate`] costs an fsync for each write. With [`Durability::None`] a crash
+    /// loses the latest ones: right for a cache, not for idempotency records.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Backend`] for a file that cannot be opened or is no redb file.
     pub fn open(path: impl AsRef<Path>, durability: Durability) -> Result<Self> {
-        let database = blocking(|| Database::create(path)).map_err(failed)?;
-        let (clock, flights) = (AtomicU64::new(0), Flights::new());
-        let store = Self(Arc::new(Inner { database, durability, clock, flights }));
-        let make_tables = |tables: &mut Tables<'_>| {
-            tables.changed = true;
-            Ok(())
-        };
-        store.write(make_tables)?; // the reads want them
-        Ok(store)
+        let database = Arc::new(Database::create(path).map_err(failed)?);
+        let store = Self { database, durability, flights: Arc::default() };
+        store.write(|_| Ok(())).map(|()| store) // makes the tables, which the reads want
     }
 
-    fn now(&self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
-        let now = u64::try_from(now).unwrap_or(NEVER - 1);
-        self.0.clock.fetch_max(now, Ordering::SeqCst).max(now)
+    fn read<T>(&self, read: impl FnOnce(&Records, u64) -> Result<T>) -> Result<T> {
+        let snapshot = self.database.begin_read().map_err(failed)?;
+        read(&snapshot.open_table(RECORDS).map_err(failed)?, now())
     }
 
-    /// Reads in one snapshot.
-    fn read<T>(
-        &self,
-        read: impl FnOnce(&redb::ReadOnlyTable<&'static [u8], Record>, u64) -> Result<T>,
-    ) -> Result<T> {
-        blocking(|| {
-            let snapshot = self.0.database.begin_read().map_err(failed)?;
-            read(&snapshot.open_table(RECORDS).map_err(failed)?, self.now())
-        })
-    }
-
-    /// Writes in one transaction, of which redb has one at a time: what it reads holds until it commits.
+    /// Writes in a transaction, of which redb has one at a time: what it reads holds to the end.
     fn write<T>(&self, write: impl FnOnce(&mut Tables<'_>) -> Result<T>) -> Result<T> {
-        blocking(|| {
-            let mut transaction = self.0.database.begin_write().map_err(failed)?;
-            transaction.set_durability(self.0.durability).map_err(failed)?;
-            let mut tables = Tables {
-                records: transaction.open_table(RECORDS).map_err(failed)?,
-                deadlines: transaction.open_table(DEADLINES).map_err(failed)?,
-                now: self.now(),
-                changed: false,
-            };
-            let result = write(&mut tables)?;
-            if tables.changed {
-                tables.reclaim()?;
-                drop(tables);
-                transaction.commit().map_err(|error| failed(error).with_may_have_applied(true))?;
-            }
-            Ok(result) // what is not committed is undone
-        })
+        let mut transaction = self.database.begin_write().map_err(failed)?;
+        transaction.set_durability(self.durability).map_err(failed)?;
+        let records = transaction.open_table(RECORDS).map_err(failed)?;
+        let deadlines = transaction.open_table(DEADLINES).map_err(failed)?;
+        let mut tables = Tables { records, deadlines, now: now() };
+        let result = write(&mut tables)?; // what is not committed is undone
+        tables.reclaim()?;
+        transaction.commit().map_err(|error| failed(error).with_may_have_applied(true))?;
+        Ok(result)
     }
 
     /// Up to `PAGE` keys with `prefix`, not before `from`, and where the next page begins.
@@ -116,12 +82,10 @@ impl RedbStore {
             let mut keys = Vec::new();
             for (read, entry) in records.range(from..).map_err(failed)?.enumerate() {
                 let (key, record) = entry.map_err(failed)?;
-                let name = Bytes::copy_from_slice(key.value());
-                match name.starts_with(prefix) {
-                    false => break,
-                    true if read == PAGE => return Ok((keys, Some(name))),
-                    true if record.value().0 > now => keys.push(name),
-                    true => {}
+                match Bytes::copy_from_slice(key.value()) {
+                    key if !key.starts_with(prefix) => break,
+                    key if read == PAGE => return Ok((keys, Some(key))),
+                    key => keys.extend((record.value().0 > now).then_some(key)),
                 }
             }
             Ok((keys, None))
@@ -130,60 +94,41 @@ impl RedbStore {
 }
 
 impl Tables<'_> {
-    fn get(&self, key: &[u8]) -> Result<Option<(u64, Bytes)>> {
-        live(&self.records, key, self.now)
-    }
-
     fn put(&mut self, key: &[u8], value: &[u8], deadline: u64) -> Result<bool> {
         self.remove(key)?;
         self.records.insert(key, (deadline, value)).map_err(failed)?;
-        if deadline != NEVER {
-            self.deadlines.insert((deadline, key), ()).map_err(failed)?;
-        }
-        self.changed = true;
+        self.deadlines.insert((deadline, key), ()).map_err(failed)?;
         Ok(true)
     }
 
     /// Removes the record, expired or not, and tells whether it was live.
     fn remove(&mut self, key: &[u8]) -> Result<bool> {
-        let deadline = self.records.remove(key).map_err(failed)?.map(|record| record.value().0);
-        let Some(deadline) = deadline else { return Ok(false) };
+        let removed = self.records.remove(key).map_err(failed)?;
+        let Some(deadline) = removed.map(|record| record.value().0) else { return Ok(false) };
         self.deadlines.remove((deadline, key)).map_err(failed)?;
-        self.changed = true;
         Ok(deadline > self.now)
     }
 
-    fn reclaim(&mut self) -> Result<()> {
-        for _ in 0..RECLAIM {
-            let first = self.deadlines.first().map_err(failed)?.map(|(entry, _)| {
-                let (deadline, key) = entry.value();
-                (deadline, key.to_vec())
-            });
-            match first {
-                Some((deadline, key)) if deadline <= self.now => self.remove(&key)?,
-                _ => break,
-            };
-        }
-        Ok(())
+    fn reclaim(mut self) -> Result<()> {
+        let due = self.deadlines.range(..(self.now, &[][..])).map_err(failed)?.take(RECLAIM);
+        let keys = due.map(|due| Ok(due.map_err(failed)?.0.value().1.to_vec()));
+        keys.collect::<Result<Vec<_>>>()?.iter().try_for_each(|key| self.remove(key).map(drop))
     }
 
     fn deadline(&self, ttl: Option<Ttl>) -> u64 {
         ttl.map_or(NEVER, |ttl| self.now.saturating_add(ttl.as_millis() * 1_000))
     }
-
-    fn holds(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
-        Ok(self.get(key)?.is_some_and(|(_, value)| value == expected))
-    }
 }
 
-fn live(
-    records: &impl ReadableTable<&'static [u8], Record>,
-    key: &[u8],
-    now: u64,
-) -> Result<Option<(u64, Bytes)>> {
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_micros()).unwrap_or(NEVER - 1)
+}
+
+fn live(records: &impl ReadableTable<Key, Record>, key: &[u8], now: u64) -> Result<Found> {
     let record = records.get(key).map_err(failed)?;
-    let record = record.map(|record| (record.value().0, Bytes::copy_from_slice(record.value().1)));
-    Ok(record.filter(|(deadline, _)| *deadline > now))
+    let found = record.map(|record| (record.value().0, Bytes::copy_from_slice(record.value().1)));
+    Ok(found.filter(|(deadline, _)| *deadline > now))
 }
 
 fn expiry(deadline: u64, now: u64) -> Expiry {
@@ -195,14 +140,6 @@ fn failed(error: impl Into<redb::Error>) -> Error {
     Error::new(ErrorKind::Backend, "redb failed").with_source(error.into())
 }
 
-fn blocking<T>(work: impl FnOnce() -> T) -> T {
-    let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
-    match flavor {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => work(),
-    }
-}
-
 #[async_trait]
 impl KvStore for RedbStore {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
@@ -210,10 +147,8 @@ impl KvStore for RedbStore {
     }
 
     async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
-        self.read(|records, now| {
-            let record = live(records, key, now)?;
-            Ok(record.map(|(deadline, value)| (value, expiry(deadline, now))))
-        })
+        let value = |(deadline, value), now| (value, expiry(deadline, now));
+        self.read(|records, now| Ok(live(records, key, now)?.map(|found| value(found, now))))
     }
 
     async fn exists(&self, key: &[u8]) -> Result<bool> {
@@ -225,17 +160,14 @@ impl KvStore for RedbStore {
     }
 
     async fn mget(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
-        let value = |record: Option<(u64, Bytes)>| record.map(|(_, value)| value);
-        self.read(|records, now| {
-            keys.iter().map(|key| live(records, key, now).map(value)).collect()
-        })
+        let value = |found: Found| found.map(|(_, value)| value);
+        self.read(|table, now| keys.iter().map(|key| Ok(value(live(table, key, now)?))).collect())
     }
 
     fn scan(&self, prefix: &[u8]) -> BoxStream<'_, Result<Bytes>> {
         let prefix = Bytes::copy_from_slice(prefix);
         let pages = stream::try_unfold(Some(prefix.clone()), move |from| {
-            let page = from.map(|from| self.page(&prefix, &from)).transpose();
-            async { page }
+            ready(from.map(|from: Bytes| self.page(&prefix, &from)).transpose())
         });
         pages.map_ok(|keys| stream::iter(keys).map(Ok)).try_flatten().boxed()
     }
@@ -247,8 +179,8 @@ impl KvStore for RedbStore {
     async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
         let ttl = Ttl::optional(ttl)?;
         self.write(|tables| {
-            let deadline = tables.deadline(ttl);
-            items.iter().try_for_each(|(key, value)| tables.put(key, value, deadline).map(drop))
+            let mut put = |key, value| tables.put(key, value, tables.deadline(ttl)).map(drop);
+            items.iter().try_for_each(|(key, value)| put(key, value))
         })
     }
 
@@ -257,7 +189,6 @@ impl KvStore for RedbStore {
     }
 
     async fn delete_many(&self, keys: &[&[u8]]) -> Result<u64> {
-        let keys = BTreeSet::from_iter(keys);
         self.write(|tables| {
             keys.iter().try_fold(0, |count, key| Ok(count + u64::from(tables.remove(key)?)))
         })
@@ -265,7 +196,7 @@ impl KvStore for RedbStore {
 
     async fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
         let ttl = Ttl::new(ttl)?;
-        self.write(|tables| match tables.get(key)? {
+        self.write(|tables| match live(&tables.records, key, tables.now)? {
             Some((_, value)) => tables.put(key, &value, tables.deadline(Some(ttl))),
             None => Ok(false),
         })
@@ -274,14 +205,15 @@ impl KvStore for RedbStore {
     async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {
         let ttl = Ttl::optional(ttl)?;
         self.write(|tables| {
-            Ok(tables.get(key)?.is_none() && tables.put(key, value, tables.deadline(ttl))?)
+            Ok(live(&tables.records, key, tables.now)?.is_none()
+                && tables.put(key, value, tables.deadline(ttl))?)
         })
     }
 
     async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
         let ttl = Ttl::optional(ttl)?;
         self.write(|tables| {
-            let (deadline, value) = match tables.get(key)? {
+            let (deadline, value) = match live(&tables.records, key, tables.now)? {
                 Some((deadline, value)) => (deadline, Counter::add(Counter::parse(&value)?, by)?),
                 None => (tables.deadline(ttl), by),
             };
@@ -298,16 +230,20 @@ impl KvStore for RedbStore {
         ttl: Option<Duration>,
     ) -> Result<bool> {
         let ttl = Ttl::optional(ttl)?;
-        self.write(|tables| {
-            Ok(tables.holds(key, expected)? && tables.put(key, value, tables.deadline(ttl))?)
+        self.write(|tables| match live(&tables.records, key, tables.now)? {
+            Some((_, found)) if found == expected => tables.put(key, value, tables.deadline(ttl)),
+            _ => Ok(false),
         })
     }
 
     async fn compare_and_delete(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
-        self.write(|tables| Ok(tables.holds(key, expected)? && tables.remove(key)?))
+        self.write(|tables| match live(&tables.records, key, tables.now)? {
+            Some((_, found)) if found == expected => tables.remove(key),
+            _ => Ok(false),
+        })
     }
 
     fn flights(&self) -> Option<&Flights> {
-        Some(&self.0.flights)
+        Some(&self.flights)
     }
 }
