@@ -269,7 +269,7 @@ macro_rules! for_each_law {
                     "an id or key that ends in `:lock` is `InvalidArgument`",
                     since "0.1.0";
                 ids_are_bounded:
-                    "an id longer than 1 KiB is `InvalidArgument`",
+                    "an empty id, or one longer than 1 KiB, is `InvalidArgument`",
                     since "0.1.0";
                 records_are_compatible:
                     "keys and records are those of derp-py, in both directions",

@@ -30,6 +30,10 @@ pub(crate) fn check_key(key: &[u8]) -> Result<()> {
 
 /// The key of a helper's record: `{prefix}:{id}`.
 pub(crate) fn helper_key(prefix: &str, id: &[u8]) -> Result<Bytes> {
+    if id.is_empty() {
+        // All who forget to send one would share a record.
+        return Err(Error::new(ErrorKind::InvalidArgument, "an id must not be empty"));
+    }
     if id.len() > MAX_ID {
         return Err(Error::new(
             ErrorKind::InvalidArgument,

@@ -75,6 +75,9 @@ pub(crate) fn exists_agrees_with_get<H: Harness>(bench: &Bench<'_, H>) -> LawRes
             ensure_eq!(kv.exists(key).await?, present, "exists, of {key:?}");
             ensure_eq!(kv.get(key).await?.is_some(), present, "a value found, of {key:?}");
         }
+        // Nothing is a value too.
+        kv.set(b"empty", b"", None).await?;
+        ensure!(kv.exists(b"empty").await?, "exists, of a key with the empty value, is false");
         Ok(())
     })
 }

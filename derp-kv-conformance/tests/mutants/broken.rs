@@ -118,7 +118,8 @@ impl Harness for Opens {
     }
 
     fn profile(&self) -> Profile {
-        Profile::default().without_seeds().case_timeout(self.case_timeout)
+        // More than by default: a law that catches a defect must not miss it by chance here.
+        Profile::default().cases(256).without_seeds().case_timeout(self.case_timeout)
     }
 }
 

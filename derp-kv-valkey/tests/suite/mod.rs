@@ -51,6 +51,6 @@ impl Harness for OnValkey {
 
     fn profile(&self) -> Profile {
         // Every case is a connection and round trips: fewer of them keep the suite below a minute.
-        Profile::default().cases(32).ttl_slack(Duration::from_millis(100))
+        Profile::default().cases(24).rounds(60).ttl_slack(Duration::from_millis(100))
     }
 }

@@ -69,9 +69,13 @@ pub(crate) fn ids_are_bounded<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     bench.property((1_usize..3_000, any::<u8>()), async |scene, (above, byte)| {
         let kv = &scene.store;
         let runs = Runs::default();
-        for (helper, result) in all_helpers(kv, &vec![byte; 1_024 + above], &runs).await {
-            let kind = result.err().map(|error| error.kind());
-            ensure_eq!(kind, Some(ErrorKind::InvalidArgument), "{helper}'s error");
+        for id in [&vec![byte; 1_024 + above][..], b""] {
+            for (helper, result) in all_helpers(kv, id, &runs).await {
+                let kind = result.err().map(|error| error.kind());
+                let length = id.len();
+                let expected = Some(ErrorKind::InvalidArgument);
+                ensure_eq!(kind, expected, "{helper}'s error for an id of {length} bytes");
+            }
         }
         ensure_eq!(runs.count(), 0, "the number of computations");
         for (helper, result) in all_helpers(kv, &[byte; 1_024], &runs).await {
