@@ -62,7 +62,8 @@ pub(crate) async fn delete_many(router: &Router, keys: &[&[u8]]) -> Result<u64> 
         let count = u64::try_from(reply::integer(reply)?).map_err(|_| reply::unexpected())?;
         Ok(sum + count)
     });
-    count.map_err(|error: Error| error.with_operation(operation))
+    // The server has answered a write: whatever it meant, keys may be gone.
+    count.map_err(|error: Error| error.with_operation(operation).with_may_have_applied(true))
 }
 
 /// Whether one command to one server does it all: a call like any other.
