@@ -47,6 +47,7 @@ impl Growth {
     ) -> Result<()> {
         let mut contenders = subjects.contenders(op, data);
         contenders.truncate(2);
+        contenders.retain(|(name, _)| self.args.wants_subject(name));
         for row in compare(&row, &contenders, self.plan).await? {
             self.rows.push(&row)?;
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::select_ok;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -49,8 +49,12 @@ impl Meter {
     }
 }
 
+/// Read at once from a plain socket, in bytes. The decoder itself asks for 8 KiB at a time, which
+/// is two replies of 4 KiB: most of what a system call costs is then paid again for each of them.
+const READ_AHEAD: usize = 64 * 1024;
+
 enum Transport {
-    Plain(TcpStream),
+    Plain(BufReader<TcpStream>),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -106,7 +110,7 @@ pub(crate) async fn dial(
     let transport = if config.use_tls {
         Transport::Tls(Box::new(connect_tls(address, config, tcp).await?))
     } else {
-        Transport::Plain(tcp)
+        Transport::Plain(BufReader::with_capacity(READ_AHEAD, tcp))
     };
     Ok(Stream { transport, meter, pace: Pace::default() })
 }

@@ -92,12 +92,12 @@ impl Router {
         .map_err(|error| error.with_operation(request.operation))
     }
 
-    /// The straight way, which nearly every call takes: a command, a healthy connection, a free
-    /// permit and an answer. Whatever else happens is boxed, so that this stays small and fast.
+    /// The straight way, which nearly every call takes: a command, a healthy connection, a permit
+    /// and an answer. Whatever else happens is boxed, so that this stays small and fast.
     async fn attempt(&self, request: &Request<'_>, progress: &mut Progress) -> Result<Value> {
         if let Body::Command(cmd) = &request.body
             && let Some(wire) = self.shared.live(self.slot(request.key))
-            && let Some(permit) = wire.try_permit()
+            && let Some(permit) = wire.permit().await
         {
             progress.in_doubt = request.safety == Safety::Once;
             let sent = wire.send(cmd).await;

@@ -155,11 +155,6 @@ impl Wire {
         }
     }
 
-    /// A permit that needs no waiting.
-    pub(crate) fn try_permit(&self) -> Option<SemaphorePermit<'_>> {
-        self.permits.try_acquire().ok()
-    }
-
     pub(crate) fn is_open(&self) -> bool {
         !self.meter.is_broken()
     }

@@ -13,7 +13,7 @@ pub struct Args {
     pub only: Option<String>,
     /// Rounds of each subject.
     pub rounds: Option<usize>,
-    /// Only this subject, for a profiler; there are no ratios then.
+    /// Only these subjects, named with commas between; ratios are over the first that is left.
     pub subject: Option<String>,
 }
 
@@ -33,7 +33,7 @@ impl Args {
                 // Cargo adds it to every benchmark.
                 "--bench" => {}
                 other => bail!(
-                    "unknown argument {other:?}: [--short] [--out FILE] [--only NAME] [--rounds N] [--subject NAME]"
+                    "unknown argument {other:?}: [--short] [--out FILE] [--only NAME] [--rounds N] [--subject NAME,..]"
                 ),
             }
         }
@@ -47,6 +47,6 @@ impl Args {
 
     /// Whether `subject` is to be measured.
     pub fn wants_subject(&self, subject: &str) -> bool {
-        self.subject.as_deref().is_none_or(|only| only == subject)
+        self.subject.as_deref().is_none_or(|only| only.split(',').any(|only| only == subject))
     }
 }

@@ -110,13 +110,16 @@ impl Plan {
         Self {
             rounds: args.rounds.unwrap_or(rounds),
             round: Duration::from_millis(millis),
-            at_most: Duration::from_secs(4),
+            at_most: Duration::from_secs(if args.rounds.is_some() { 600 } else { 4 }),
         }
     }
 
     /// A slope needs fewer rounds than a point.
     pub fn growth(args: &Args) -> Self {
-        Self { rounds: Self::new(args).rounds.min(3), ..Self::new(args) }
+        Self {
+            rounds: args.rounds.unwrap_or_else(|| Self::new(args).rounds.min(3)),
+            ..Self::new(args)
+        }
     }
 }
 
