@@ -110,16 +110,15 @@ impl Plan {
         Self {
             rounds: args.rounds.unwrap_or(rounds),
             round: Duration::from_millis(millis),
+            // Rounds that were asked for are not cut short so soon.
             at_most: Duration::from_secs(if args.rounds.is_some() { 600 } else { 4 }),
         }
     }
 
     /// A slope needs fewer rounds than a point.
     pub fn growth(args: &Args) -> Self {
-        Self {
-            rounds: args.rounds.unwrap_or_else(|| Self::new(args).rounds.min(3)),
-            ..Self::new(args)
-        }
+        let plan = Self::new(args);
+        Self { rounds: args.rounds.unwrap_or(plan.rounds.min(3)), ..plan }
     }
 }
 
