@@ -30,7 +30,6 @@ async fn measure<C: ConnectionLike + Clone + Send + Sync + 'static>(
     args: &Args,
     rows: &mut Rows,
 ) -> Result<()> {
-    let plan = Plan::new(args);
     let callers: &[usize] = if args.short { &[1, 8] } else { &[1, 64, 512] };
     for &value_bytes in sizes {
         let data = Data::new(KEYS, value_bytes);
@@ -43,6 +42,8 @@ async fn measure<C: ConnectionLike + Clone + Send + Sync + 'static>(
                 if !args.wants(&format!("{suite}/{}/{callers}/{value_bytes}", op.name())) {
                     continue;
                 }
+                let budgeted = op == Op::Get && callers > 1;
+                let plan = if budgeted { Plan::of_budget(args) } else { Plan::new(args) };
                 let row = Row {
                     suite,
                     bench: op.name(),

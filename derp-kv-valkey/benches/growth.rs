@@ -11,7 +11,7 @@ use support::{Args, Data, Op, Row, Rows, Subjects};
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse()?;
-    let mut growth = Growth { plan: Plan::growth(&args), rows: Rows::new(&args)?, args };
+    let mut growth = Growth { plan: Plan::new(&args), rows: Rows::new(&args)?, args };
     let server = Server::start().await?;
     let subjects = Subjects::standalone(&server).await?;
     growth.callers(&subjects).await?;

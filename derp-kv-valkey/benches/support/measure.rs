@@ -106,19 +106,22 @@ pub struct Plan {
 
 impl Plan {
     pub fn new(args: &Args) -> Self {
-        let (rounds, millis) = if args.short { (1, 1) } else { (7, 80) };
+        Self::of(args, 7, Duration::from_secs(4))
+    }
+
+    /// Of a row that has a bound to keep: its median is to be the same from run to run.
+    pub fn of_budget(args: &Args) -> Self {
+        Self::of(args, 61, Duration::from_secs(60))
+    }
+
+    fn of(args: &Args, rounds: usize, at_most: Duration) -> Self {
+        let (rounds, millis) = if args.short { (1, 1) } else { (rounds, 80) };
         Self {
             rounds: args.rounds.unwrap_or(rounds),
             round: Duration::from_millis(millis),
             // Rounds that were asked for are not cut short so soon.
-            at_most: Duration::from_secs(if args.rounds.is_some() { 600 } else { 4 }),
+            at_most: if args.rounds.is_some() { Duration::from_secs(600) } else { at_most },
         }
-    }
-
-    /// A slope needs fewer rounds than a point.
-    pub fn growth(args: &Args) -> Self {
-        let plan = Self::new(args);
-        Self { rounds: args.rounds.unwrap_or(plan.rounds.min(3)), ..plan }
     }
 }
 

@@ -17,6 +17,8 @@
 mod budgets;
 mod plots;
 mod rows;
+mod series;
+mod slopes;
 mod tables;
 
 use std::fmt::Write as _;
@@ -43,8 +45,9 @@ fn main() -> Result<()> {
         "Server and clients share the cores, and other work may have run beside them: the times \
          are of this machine and this hour. The ratios hold better: the subjects take turns in \
          rounds of a tenth of a second, each is compared with the other in the same round, and \
-         the median of the rounds is shown. Processor time and allocations are the client \
-         process's own.\n"
+         the median of the rounds is shown, of 7 rounds, and of 61 (in memory 31) where a row \
+         has a bound of throughput or processor time to keep. Processor time and allocations are \
+         the client process's own.\n"
     )?;
     writeln!(page, "## Budgets\n\n{}", budgets::table(&rows))?;
     if let Ok(notes) = std::fs::read_to_string(plots.join("notes.md")) {
@@ -56,6 +59,7 @@ fn main() -> Result<()> {
     page += &tables::clients(&rows, "cluster-9", "A cluster of three primaries of the same");
     page += &tables::helpers(&rows);
     page += &tables::growth(&rows);
+    page += &slopes::table(&rows);
     for (file, title) in plots::draw(&rows, &plots)? {
         writeln!(page, "![{title}](docs/bench/{file})\n")?;
     }

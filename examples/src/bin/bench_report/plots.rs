@@ -4,40 +4,21 @@ use anyhow::Result;
 use plotters::prelude::*;
 
 use crate::rows::Rows;
+use crate::series::{self, Points};
 
-/// A series of the suite `growth`: what it varies, and the name of its picture.
-const SERIES: [(&str, &str, &str); 5] = [
-    ("callers of one hot key", "callers", "callers.svg"),
-    ("keys", "keys", "keys.svg"),
-    ("mget", "batch", "mget.svg"),
-    ("mset", "batch", "mset.svg"),
-    ("primaries", "primaries", "primaries.svg"),
-];
-
-type Points = Vec<(f64, f64)>;
-
-/// Draws the slopes; returns the files and their titles.
+/// Draws the series; returns the files and their titles.
 pub(crate) fn draw(rows: &Rows, folder: &Path) -> Result<Vec<(String, String)>> {
     let mut drawn = Vec::new();
-    for (bench, field, file) in SERIES {
-        let points = |subject: &str| -> Points {
-            let rows = rows.suite("growth").filter(|row| row.is(bench, subject));
-            rows.filter_map(|row| {
-                let x = row.number(field)?;
-                // What a batch costs is told for each of its keys.
-                let parts = row.number("batch").unwrap_or(1.0);
-                Some((x, row.number("cpu_ns_per_op")? / parts))
-            })
-            .collect()
-        };
-        let lines = [("derp-kv", points("derp-kv"), BLUE), ("redis-rs", points("redis-rs"), RED)];
+    for series in &series::ALL {
+        let [ours, bare] = series::CLIENTS;
+        let lines = [(ours, BLUE), (bare, RED)];
+        let lines = lines.map(|(client, color)| (client, series.points(rows, client), color));
         if lines.iter().any(|(_, points, _)| points.len() < 2) {
             continue;
         }
-        let unit = if field == "batch" { "key" } else { "operation" };
-        let title = format!("{bench}: client CPU per {unit}");
-        chart(&folder.join(file), &title, field, &lines)?;
-        drawn.push((file.to_owned(), title));
+        let title = format!("{}: client CPU per {}", series.bench, series.unit());
+        chart(&folder.join(series.file), &title, series.field, &lines)?;
+        drawn.push((series.file.to_owned(), title));
     }
     Ok(drawn)
 }
