@@ -1,5 +1,6 @@
 //! One call from its key to its answer.
 
+use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -85,7 +86,11 @@ impl Router {
     pub(crate) async fn call(&self, request: &Request<'_>) -> Result<Value> {
         let mut progress = Progress::default();
         let at_most = self.config().op_timeout;
-        match timeout(at_most, self.attempt(request, &mut progress)).await {
+        let answered = {
+            let attempt = pin!(self.attempt(request, &mut progress));
+            timeout(at_most, attempt).await
+        };
+        match answered {
             Ok(result) => result,
             Err(_) => Err(progress.into_timeout(at_most)),
         }

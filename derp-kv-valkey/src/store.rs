@@ -134,7 +134,10 @@ impl KvStore for ValkeyStore {
         self.check(NAME, &[key])?;
         let reply =
             self.run_script(NAME, Safety::Retry, &script::GET_WITH_TTL, key, &[], None).await?;
-        named(NAME, value_and_expiry(reply))
+        let found = with_expiry(reply).and_then(|found| {
+            found.map(|(value, expiry)| Ok((present(value)?, expiry))).transpose()
+        });
+        named(NAME, found)
     }
 
     async fn exists(&self, key: &[u8]) -> Result<bool> {
@@ -217,9 +220,13 @@ impl KvStore for ValkeyStore {
             .run_script("incr", Safety::Once, &script::INCR, key, &args, None)
             .await
             .map_err(not_a_counter)?;
-        let counter = value_and_expiry(reply).and_then(|counter| {
+        let counter = with_expiry(reply).and_then(|counter| {
             let (value, expiry) = counter.ok_or_else(reply::unexpected)?;
-            Ok(Counter { value: Counter::parse(&value)?, expiry })
+            let value = match value {
+                Value::Int(value) => value,
+                text => Counter::parse(&present(text)?)?,
+            };
+            Ok(Counter { value, expiry })
         });
         named("incr", counter)
     }
@@ -261,8 +268,8 @@ impl KvStore for ValkeyStore {
     }
 }
 
-/// Reads what the scripts return: value and `PTTL` of a key, or nil.
-fn value_and_expiry(reply: Value) -> Result<Option<(Bytes, Expiry)>> {
+/// Reads what the scripts return: a value and the `PTTL` of its key, or nil.
+fn with_expiry(reply: Value) -> Result<Option<(Value, Expiry)>> {
     let pair = match reply {
         Value::Nil => return Ok(None),
         Value::Array(pair) => pair,
@@ -271,9 +278,12 @@ fn value_and_expiry(reply: Value) -> Result<Option<(Bytes, Expiry)>> {
     let Ok([value, pttl]) = <[Value; 2]>::try_from(pair) else {
         return Err(reply::unexpected());
     };
-    let value = reply::value(value)?.ok_or_else(reply::unexpected)?;
     let expiry = reply::expiry(reply::integer(&pttl)?)?.ok_or_else(reply::unexpected)?;
     Ok(Some((value, expiry)))
+}
+
+fn present(value: Value) -> Result<Bytes> {
+    reply::value(value)?.ok_or_else(reply::unexpected)
 }
 
 /// A key that holds a list or a hash is no counter either.

@@ -10,12 +10,13 @@ use crate::input::{Blob, bytes, key, lasting, long_ttl};
 use crate::laws::expect;
 use crate::violation::{ensure, ensure_eq};
 
-/// Increments, often those at the ends of the range.
+/// Increments, often those at the ends of the range and about 2^53, where a double loses digits.
 fn by() -> impl Strategy<Value = i64> + Clone {
     prop_oneof![
         4 => -1_000_i64..1_000,
         2 => any::<i64>(),
         2 => prop_oneof![Just(0), Just(i64::MAX), Just(i64::MIN), Just(i64::MAX - 1)],
+        2 => (prop_oneof![Just(1_i64 << 53), Just(-1 << 53)], -2_i64..3).prop_map(|(n, off)| n + off),
     ]
 }
 
