@@ -7,10 +7,6 @@ use moka::sync::Cache;
 
 use crate::clock::Deadline;
 
-/// moka counts the writes of an entry in 16 bits; an entry written more often can no longer be
-/// evicted. Before that it is taken out and put in anew.
-const WRITES_BEFORE_RENEWAL: u16 = 60_000;
-
 /// Above this, eviction must not wait until moka's own batch of 64 writes is full.
 const LARGE_VALUE: usize = 4 * 1024;
 
@@ -21,7 +17,6 @@ const CACHED_OVERHEAD: usize = 400;
 pub(crate) struct CachedValue {
     pub(crate) value: Bytes,
     pub(crate) deadline: Option<Deadline>,
-    writes: u16,
 }
 
 /// The region of values that may be evicted. Callers hold the lock of the key's shard for every
@@ -51,18 +46,14 @@ impl Cached {
         self.entries.get(key)
     }
 
-    pub(crate) fn put(&self, key: &[u8], value: Bytes, deadline: Option<Deadline>) {
+    /// `renew` takes a present entry out and puts it in anew.
+    pub(crate) fn put(&self, key: &[u8], value: Bytes, deadline: Option<Deadline>, renew: bool) {
         let large = value.len() > LARGE_VALUE;
-        let mut writes = 0;
-        if let Some(old) = self.entries.get(key) {
-            writes = old.writes + 1;
-            if writes >= WRITES_BEFORE_RENEWAL {
-                self.tell_scans(key);
-                self.entries.invalidate(key);
-                writes = 0;
-            }
+        if renew && self.entries.contains_key(key) {
+            self.tell_scans(key);
+            self.entries.invalidate(key);
         }
-        self.entries.insert(Bytes::copy_from_slice(key), CachedValue { value, deadline, writes });
+        self.entries.insert(Bytes::copy_from_slice(key), CachedValue { value, deadline });
         if large {
             self.entries.run_pending_tasks();
         }
@@ -113,12 +104,12 @@ mod tests {
         let cached = Cached::new(1 << 20);
         let (early, dropped) = (cached.watch_renewals(), cached.watch_renewals());
         drop(dropped);
-        for _ in 0..=WRITES_BEFORE_RENEWAL {
-            cached.put(b"hot", Bytes::new(), None);
+        for renew in [true, false, true] {
+            cached.put(b"hot", Bytes::new(), None, renew);
         }
-        assert_eq!(*early.lock().unwrap(), [&b"hot"[..]]);
+        assert_eq!(*early.lock().unwrap(), [&b"hot"[..]], "a new entry is no renewal");
         let late = cached.watch_renewals();
-        cached.put(b"hot", Bytes::new(), None);
+        cached.put(b"hot", Bytes::new(), None, false);
         assert!(late.lock().unwrap().is_empty());
         assert!(cached.get(b"hot").is_some());
     }

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -60,6 +61,11 @@ impl Inner {
         self.hasher.hash_one(key)
     }
 
+    /// A number that nobody outside can foretell.
+    pub(crate) fn chance(&self, count: u32, hash: u64) -> u64 {
+        self.hasher.hash_one((count, hash))
+    }
+
     pub(crate) fn shard_index(hash: u64) -> usize {
         // The table inside the shard uses the lowest and the highest bits.
         (hash >> 32) as usize % SHARDS
@@ -86,10 +92,10 @@ impl Inner {
     ) -> Option<T> {
         let now = || self.clock.now();
         if let Some(record) = shard.find(hash, key) {
-            return Seen::live(&record.value, record.deadline, now).map(f);
+            return Seen::live(Cow::Borrowed(&record.value), record.deadline, now).map(f);
         }
         let entry = self.cached.as_ref()?.get(key)?;
-        Seen::live(&entry.value, entry.deadline, now).map(f)
+        Seen::live(Cow::Owned(entry.value), entry.deadline, now).map(f)
     }
 
     /// Works on one key under its shard's write lock. Where there is no room, expired records are

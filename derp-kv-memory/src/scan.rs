@@ -1,5 +1,6 @@
 //! `scan`: a stream over the shards that copies the keys of one at a time.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -47,7 +48,8 @@ fn cached_keys(
     let entries = inner.cached.iter().flat_map(|cached| cached.iter());
     entries.enumerate().flat_map(move |(number, (key, entry))| {
         let live = key.starts_with(&prefix)
-            && Seen::live(&entry.value, entry.deadline, || inner.clock.now()).is_some();
+            && Seen::live(Cow::Borrowed(&entry.value), entry.deadline, || inner.clock.now())
+                .is_some();
         let rests = number % KEYS_BEFORE_REST == KEYS_BEFORE_REST - 1;
         [live.then_some(Some(key)), rests.then_some(None)].into_iter().flatten()
     })
@@ -58,7 +60,8 @@ fn pinned_keys(inner: &Inner, index: usize, prefix: &[u8]) -> Vec<Option<Bytes>>
     let shard = inner.shard(index).read();
     let live = |record: &&crate::shard::Record| {
         record.key.starts_with(prefix)
-            && Seen::live(&record.value, record.deadline, || inner.clock.now()).is_some()
+            && Seen::live(Cow::Borrowed(&record.value), record.deadline, || inner.clock.now())
+                .is_some()
     };
     let keys = shard.records().filter(live);
     let keys = keys.map(|record| Some(Bytes::copy_from_slice(&record.key)));

@@ -44,6 +44,8 @@ pub(crate) struct Shard {
     records: HashTable<Record>,
     deadlines: BinaryHeap<Reverse<(Deadline, u64)>>,
     expiring: usize,
+    /// Writes to the cached region under this shard's lock.
+    pub(crate) cached_writes: u32,
     pub(crate) waiters: Waiters,
 }
 

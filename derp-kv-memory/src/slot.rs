@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use derp_kv_core::{Error, ErrorKind, Expiry, Result};
 
@@ -6,9 +8,15 @@ use crate::clock::Deadline;
 use crate::inner::Inner;
 use crate::shard::{Record, Shard, record_size};
 
+/// moka counts the writes of an entry in 16 bits; an entry written more often can no longer be
+/// evicted. One write of so many puts its entry in anew. Counting the writes of each would cost
+/// every write a look at the old entry.
+const WRITES_PER_RENEWAL: u64 = 1024;
+
 /// A live value and its deadline.
 pub(crate) struct Seen<'a> {
-    pub(crate) value: &'a Bytes,
+    /// Of the pinned region borrowed, of the cached one owned.
+    pub(crate) value: Cow<'a, Bytes>,
     pub(crate) deadline: Option<Deadline>,
     now: u64,
 }
@@ -16,7 +24,7 @@ pub(crate) struct Seen<'a> {
 impl<'a> Seen<'a> {
     /// `None` where the deadline has passed. The clock is read only where there is one.
     pub(crate) fn live(
-        value: &'a Bytes,
+        value: Cow<'a, Bytes>,
         deadline: Option<Deadline>,
         now: impl FnOnce() -> u64,
     ) -> Option<Self> {
@@ -63,7 +71,7 @@ impl<'a> Slot<'a> {
     }
 
     pub(crate) fn holds(&self, expected: &[u8]) -> bool {
-        self.look(|seen| *seen.value == *expected).unwrap_or(false)
+        self.look(|seen| **seen.value == *expected).unwrap_or(false)
     }
 
     /// Writes a value that may be evicted, unless the key is pinned and live: then it stays so.
@@ -96,7 +104,8 @@ impl<'a> Slot<'a> {
                 if let Some(expired) = self.take_pinned() {
                     self.inner.release(expired.size());
                 }
-                cached.put(self.key, Bytes::copy_from_slice(value), deadline);
+                let renew = self.is_time_to_renew();
+                cached.put(self.key, Bytes::copy_from_slice(value), deadline, renew);
                 self.shard.waiters.wake(self.hash);
             }
             _ => self.put_pinned(Bytes::copy_from_slice(value), deadline),
@@ -112,10 +121,11 @@ impl<'a> Slot<'a> {
 
     /// Gives a live key another deadline, in the region where it is.
     pub(crate) fn redate(&mut self, deadline: Option<Deadline>) {
-        let Some(value) = self.look(|seen| seen.value.clone()) else { return };
+        let Some(value) = self.look(|seen| seen.value.into_owned()) else { return };
         match &self.inner.cached {
             Some(cached) if self.goes_to_cache() => {
-                cached.put(self.key, value, deadline);
+                let renew = self.is_time_to_renew();
+                cached.put(self.key, value, deadline, renew);
                 self.shard.waiters.wake(self.hash);
             }
             _ => self.put_pinned(value, deadline),
@@ -134,6 +144,13 @@ impl<'a> Slot<'a> {
             self.shard.waiters.wake(self.hash);
         }
         live
+    }
+
+    /// By chance, which no pattern of writes escapes: that an entry is written 65,536 times and
+    /// never renewed has a probability of less than 10^-27.
+    fn is_time_to_renew(&mut self) -> bool {
+        self.shard.cached_writes = self.shard.cached_writes.wrapping_add(1);
+        self.inner.chance(self.shard.cached_writes, self.hash).is_multiple_of(WRITES_PER_RENEWAL)
     }
 
     fn take_pinned(&mut self) -> Option<Record> {

@@ -92,11 +92,14 @@ fn deadline(now: u64, ttl: Option<Ttl>) -> Option<Deadline> {
 #[deny(clippy::missing_trait_methods)]
 impl KvStore for MemoryStore {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        Ok(self.inner.read(key, |seen| seen.value.clone()))
+        Ok(self.inner.read(key, |seen| seen.value.into_owned()))
     }
 
     async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
-        Ok(self.inner.read(key, |seen| (seen.value.clone(), seen.expiry())))
+        Ok(self.inner.read(key, |seen| {
+            let expiry = seen.expiry();
+            (seen.value.into_owned(), expiry)
+        }))
     }
 
     async fn exists(&self, key: &[u8]) -> Result<bool> {
@@ -112,7 +115,7 @@ impl KvStore for MemoryStore {
         let (indices, guards) = self.inner.read_many(&hashes);
         let get = |(key, &hash): (&&[u8], &u64)| {
             let at = indices.partition_point(|&index| index < Inner::shard_index(hash));
-            self.inner.look(&guards[at], hash, key, |seen| seen.value.clone())
+            self.inner.look(&guards[at], hash, key, |seen| seen.value.into_owned())
         };
         Ok(keys.iter().zip(&hashes).map(get).collect())
     }
@@ -194,7 +197,7 @@ impl KvStore for MemoryStore {
         let named = |error: derp_kv_core::Error| error.with_operation("incr");
         let ttl = Ttl::optional(ttl).map_err(named)?;
         let count = |slot: &mut crate::slot::Slot<'_>| {
-            let read = |seen: Seen<'_>| (Counter::parse(seen.value), seen.deadline);
+            let read = |seen: Seen<'_>| (Counter::parse(&seen.value), seen.deadline);
             let (value, deadline) = match slot.look(read) {
                 Some((value, deadline)) => (Counter::add(value?, by)?, deadline),
                 None => (by, deadline(slot.now, ttl)),
