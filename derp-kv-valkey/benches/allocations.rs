@@ -5,10 +5,9 @@ mod support;
 use std::alloc::System;
 
 use anyhow::Result;
-use derp_kv_valkey::test_server::Server;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use support::measure::{Round, Work};
-use support::{Args, Data, Op, Row, Rows, Subjects};
+use support::{Args, Op, Row, Rows, each_case};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -23,40 +22,38 @@ impl Work for Nothing {
     }
 }
 
-const CALLERS: usize = 64;
+/// Enough that what one round leaves to the next counts for little.
+fn turns(op: Op, callers: usize, short: bool) -> usize {
+    let parts = if let Op::Mget(_) = op { 10 } else { 1 };
+    if short { 1 } else { (12_800 / callers / parts).clamp(4, 1000) }
+}
 
-async fn allocations(work: &dyn Round, turns: usize) -> Result<f64> {
+async fn allocations(work: &dyn Round, callers: usize, turns: usize) -> Result<f64> {
     // The first round fills buffers and caches.
-    work.round(CALLERS, turns).await?;
+    work.round(callers, turns).await?;
     let region = Region::new(ALLOCATOR);
-    work.round(CALLERS, turns).await?;
+    work.round(callers, turns).await?;
     let change = region.change();
-    Ok((change.allocations + change.reallocations) as f64 / (CALLERS * turns) as f64)
+    Ok((change.allocations + change.reallocations) as f64 / (callers * turns) as f64)
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse()?;
     let mut rows = Rows::new(&args)?;
-    let turns = if args.short { 1 } else { 200 };
-    let server = Server::start().await?;
-    let subjects = Subjects::standalone(&server).await?;
-    let data = Data::new(10_000, 64);
-    data.fill(&subjects.redis_rs).await?;
-    for op in Op::ALL {
-        for (name, subject) in subjects.contenders(op, data) {
-            let own = allocations(&Nothing, turns).await?;
-            let all = allocations(&*subject, turns).await?;
+    each_case(&args, async |op, row, contenders| {
+        let callers = row.callers.unwrap_or(1);
+        let turns = turns(op, callers, args.short);
+        for (name, subject) in contenders {
+            let own = allocations(&Nothing, callers, turns).await?;
+            let all = allocations(&*subject, callers, turns).await?;
             rows.push(&Row {
-                suite: "clients",
-                bench: op.name(),
                 subject: name.to_owned(),
-                callers: Some(CALLERS),
-                value_bytes: op.has_value().then_some(64),
                 allocs_per_op: Some((all - own).max(0.0)),
-                ..Row::default()
+                ..row.clone()
             })?;
         }
-    }
-    Ok(())
+        Ok(())
+    })
+    .await
 }

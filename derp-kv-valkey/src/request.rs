@@ -1,5 +1,7 @@
 //! One call: what is sent, and whether it may be sent twice.
 
+use std::borrow::Cow;
+
 use redis::Cmd;
 
 use crate::script::Script;
@@ -39,7 +41,30 @@ pub(crate) enum Body<'a> {
     },
 }
 
+/// How a request is put to a server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Form {
+    /// The command that every server has.
+    Plain,
+    Native(Native),
+    /// The script, from the server's cache.
+    Digest,
+    /// The script with its text.
+    Text,
+}
+
 impl<'a> Request<'a> {
+    pub(crate) fn in_form(&self, form: Form) -> Cow<'_, Cmd> {
+        match &self.body {
+            Body::Command(cmd) => Cow::Borrowed(cmd),
+            Body::Script { script, args, native } => match (form, native) {
+                (Form::Native(_), Some((_, cmd))) => Cow::Borrowed(cmd),
+                (Form::Text, _) => Cow::Owned(script.by_text(self.key, args)),
+                _ => Cow::Owned(script.by_digest(self.key, args)),
+            },
+        }
+    }
+
     pub(crate) fn read(operation: &'static str, key: &'a [u8], cmd: Cmd) -> Self {
         Self { operation, safety: Safety::Retry, key, body: Body::Command(cmd) }
     }

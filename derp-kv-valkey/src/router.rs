@@ -97,15 +97,14 @@ impl Router {
         .map_err(|error| error.with_operation(request.operation))
     }
 
-    /// The straight way, which nearly every call takes: a command, a healthy connection, a permit
-    /// and an answer. Whatever else happens is boxed, so that this stays small and fast.
+    /// The straight way, which nearly every call takes: a healthy connection, a permit and an
+    /// answer. Whatever else happens is boxed, so that this stays small and fast.
     async fn attempt(&self, request: &Request<'_>, progress: &mut Progress) -> Result<Value> {
-        if let Body::Command(cmd) = &request.body
-            && let Some(wire) = self.shared.live(self.slot(request.key))
+        if let Some(wire) = self.shared.live(self.slot(request.key))
             && let Some(permit) = wire.permit().await
         {
             progress.in_doubt = request.safety == Safety::Once;
-            let sent = wire.send(cmd).await;
+            let sent = wire.execute(request, false).await;
             progress.in_doubt = false;
             drop(permit);
             return match sent {

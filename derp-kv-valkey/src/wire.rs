@@ -17,7 +17,7 @@ use crate::dial::{Meter, dial};
 use crate::failure::Failure;
 use crate::hello::{self, Hello};
 use crate::reply::is_unsupported;
-use crate::request::{Body, Native, Request};
+use crate::request::{Body, Form, Native, Request};
 use crate::task::Task;
 use crate::waiters::Waiters;
 
@@ -248,25 +248,30 @@ impl Wire {
 
     /// Sends a request in the form that this server knows. `asking` follows an `ASK` redirect.
     pub(crate) async fn execute(&self, request: &Request<'_>, asking: bool) -> Sent {
-        let (script, args, native) = match &request.body {
-            Body::Command(cmd) => return self.send_once(cmd, asking).await,
-            Body::Script { script, args, native } => (script, args, native),
+        let mut form = match &request.body {
+            Body::Command(_) => Form::Plain,
+            Body::Script { native: Some((native, _)), .. } if self.has(*native) => {
+                Form::Native(*native)
+            }
+            Body::Script { .. } => Form::Digest,
         };
-        if let Some((native, cmd)) = native
-            && self.has(*native)
-        {
-            match self.send_once(cmd, asking).await {
-                Sent::Reply(Value::ServerError(error)) if is_unsupported(&error) => {
+        loop {
+            // One await point for all forms: each more would add to the future of every call.
+            let sent = self.send_once(&request.in_form(form), asking).await;
+            form = match (form, &sent) {
+                (Form::Native(native), Sent::Reply(Value::ServerError(error)))
+                    if is_unsupported(error) =>
+                {
                     self.native.fetch_and(!native.bit(), Ordering::Relaxed);
+                    Form::Digest
                 }
-                sent => return sent,
-            }
-        }
-        match self.send_once(&script.by_digest(request.key, args), asking).await {
-            Sent::Reply(Value::ServerError(error)) if error.code() == "NOSCRIPT" => {
-                self.send_once(&script.by_text(request.key, args), asking).await
-            }
-            sent => sent,
+                (Form::Digest, Sent::Reply(Value::ServerError(error)))
+                    if error.code() == "NOSCRIPT" =>
+                {
+                    Form::Text
+                }
+                _ => return sent,
+            };
         }
     }
 
@@ -276,7 +281,8 @@ impl Wire {
         }
         let mut pipeline = Pipeline::with_capacity(2);
         pipeline.cmd("ASKING").add_command(cmd.clone());
-        match self.send_all(&pipeline, 2).await {
+        // Rare, and boxed so that it adds nothing to the future of every call.
+        match Box::pin(self.send_all(&pipeline, 2)).await {
             Sent::Reply(mut replies) => match replies.pop() {
                 Some(reply) => Sent::Reply(reply),
                 None => Sent::Lost,

@@ -1,5 +1,6 @@
 //! The in-memory store beside bare maps and caches: processor time, memory, expiry.
 
+mod expiry;
 mod load;
 mod scan;
 mod size;
@@ -11,8 +12,6 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use derp_kv_core::KvStore;
-use derp_kv_memory::{ManualClock, MemoryStore};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
@@ -28,29 +27,6 @@ fn clock(id: ClockId) -> Duration {
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
-}
-
-/// The processor time of the slowest of many operations after everything expired together.
-async fn mass_expiry(entries: usize) -> Result<Value> {
-    let clock = ManualClock::new();
-    let kv = MemoryStore::builder().clock(clock.clone()).build();
-    let ttl = Some(Duration::from_secs(60));
-    for entry in 0..entries {
-        kv.set(format!("key:{entry:012}").as_bytes(), &[b'x'; 64], ttl).await?;
-    }
-    clock.advance(Duration::from_secs(61));
-    let mut worst = Duration::ZERO;
-    for at in 0..entries / 5 {
-        let key = format!("new:{at:012}");
-        let before = self::clock(ClockId::ThreadCPUTime);
-        kv.set(key.as_bytes(), &[b'x'; 64], ttl).await?;
-        ensure!(kv.get(key.as_bytes()).await?.is_some());
-        worst = worst.max(self::clock(ClockId::ThreadCPUTime) - before);
-    }
-    Ok(json!({
-        "suite": "memory", "bench": "worst operation after mass expiry",
-        "subject": "derp-kv unbounded", "keys": entries, "worst_us": worst.as_nanos() as f64 / 1e3,
-    }))
 }
 
 fn main() -> Result<()> {
@@ -88,8 +64,9 @@ fn main() -> Result<()> {
         }))?;
     }
     for _ in 0..3 {
-        push(runtime()?.block_on(mass_expiry(entries))?)?;
+        push(runtime()?.block_on(expiry::of_store(entries))?)?;
     }
+    push(runtime()?.block_on(expiry::of_moka(entries))?)?;
     scan::compare_all(entries, &mut push)?;
     load::compare_all(short, &mut push)
 }

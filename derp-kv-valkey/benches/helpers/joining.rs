@@ -3,11 +3,10 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use derp_kv_core::{GuardedGet, KvStore, KvStoreExt as _};
 use futures_util::FutureExt as _;
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use tokio::sync::Notify;
 
 use crate::TTL;
-use crate::counter::Counter;
 use crate::support::measure::cpu_time;
 use crate::support::{Row, Rows};
 
@@ -15,8 +14,8 @@ use crate::support::{Row, Rows};
 pub(crate) async fn measure(
     subject: &str,
     kv: &(impl KvStore + Clone),
-    counter: Option<&Counter<'_>>,
     followers: usize,
+    commands_of: impl AsyncFn(BoxFuture<'_, Result<()>>) -> Result<usize>,
     rows: &mut Rows,
 ) -> Result<()> {
     let (computing, landing) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -48,10 +47,7 @@ pub(crate) async fn measure(
         ensure!(lead.await?? == "value");
         Ok(())
     };
-    let commands = match counter {
-        Some(counter) => Some(counter.during(land).await?.1 as f64 / followers as f64),
-        None => land.await.map(|()| None)?,
-    };
+    let commands = commands_of(land.boxed()).await?;
     let cpu = cpu_time() - cpu;
     rows.push(&Row {
         suite: "helpers",
@@ -59,7 +55,7 @@ pub(crate) async fn measure(
         subject: subject.to_owned(),
         callers: Some(followers),
         cpu_ns_per_op: Some(cpu.as_nanos() as f64 / followers as f64),
-        commands_per_op: commands,
+        commands_per_op: Some(commands as f64 / followers as f64),
         ..Row::default()
     })
 }

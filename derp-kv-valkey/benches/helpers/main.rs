@@ -4,6 +4,7 @@
 mod support;
 
 mod counter;
+mod helper;
 mod herd;
 mod joining;
 mod one_by_one;
@@ -14,12 +15,13 @@ mod worker;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use derp_kv_conformance::CountingStore;
 use derp_kv_memory::MemoryStore;
 use derp_kv_valkey::test_server::Server;
 use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
+use futures_util::future::BoxFuture;
 
 use counter::Counter;
-use one_by_one::OneByOne;
 use support::{Args, Rows};
 use worker::{Master, WORKER};
 
@@ -37,12 +39,20 @@ async fn main() -> Result<()> {
     let counter = Counter::new(&server).await?;
     let (turns, followers) = if args.short { (10, 10) } else { (2000, 1000) };
     let (valkey, memory) = (connect(server.port()).await?, MemoryStore::new());
-    let mut one_by_one = OneByOne { subject: "Valkey", counter: Some(&counter), turns };
-    one_by_one.all(&valkey, &mut rows).await?;
-    joining::measure("Valkey", &valkey, Some(&counter), followers, &mut rows).await?;
-    one_by_one = OneByOne { subject: "memory", counter: None, turns: turns * 5 };
-    one_by_one.all(&memory, &mut rows).await?;
-    joining::measure("memory", &memory, None, followers, &mut rows).await?;
+
+    let on_server = async |work: BoxFuture<'_, Result<()>>| Ok(counter.during(work).await?.1);
+    one_by_one::measure("Valkey", &valkey, &valkey, turns, on_server, &mut rows).await?;
+    joining::measure("Valkey", &valkey, followers, on_server, &mut rows).await?;
+
+    // Each call of a primitive would be a command.
+    let counting = CountingStore::new(memory.clone());
+    let in_memory = async |work: BoxFuture<'_, Result<()>>| {
+        let before = counting.counts();
+        work.await?;
+        Ok(usize::try_from((counting.counts() - before).total())?)
+    };
+    one_by_one::measure("memory", &memory, &counting, 5 * turns, in_memory, &mut rows).await?;
+    joining::measure("memory", &counting, followers, in_memory, &mut rows).await?;
 
     herd::measure(&server, &counter, &args, &mut rows).await?;
     for run in 0..if args.short { 1 } else { 3 } {

@@ -6,10 +6,10 @@ use std::sync::LazyLock;
 use anyhow::{Result, bail, ensure};
 use bytes::Bytes;
 use derp_kv_core::{GuardedGet, KvStore, KvStoreExt as _, RateLimit};
-use fred::interfaces::KeysInterface as _;
+use fred::interfaces::{KeysInterface as _, LuaInterface as _};
 use redis::aio::ConnectionLike;
 use redis::{AsyncCommands as _, Script};
-use rustis::commands::{SetExpiration, StringCommands as _};
+use rustis::commands::{ScriptingCommands as _, SetExpiration, StringCommands as _};
 use rustis::resp::BulkString;
 
 use super::Data;
@@ -122,7 +122,8 @@ impl<S: KvStore + Clone> Client for Store<S> {
     }
 }
 
-static WINDOW: LazyLock<Script> = LazyLock::new(|| {
+/// The window begins with its first request, as the documentation of INCR shows it.
+pub static WINDOW: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "local count = redis.call('INCR', KEYS[1])
         if count == 1 then redis.call('PEXPIRE', KEYS[1], ARGV[1]) end
@@ -159,7 +160,6 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> Client for RedisRs<C> {
                 }
                 pipeline.exec_async(&mut connection).await?;
             }
-            // The window begins with its first request, as the documentation of INCR shows it.
             Op::RateLimit => {
                 let mut call = WINDOW.key(data.window(at));
                 let call = call.arg(Data::TTL.as_millis() as u64);
@@ -178,7 +178,7 @@ pub struct Fred(pub fred::clients::Client);
 impl Client for Fred {
     async fn run(&self, op: Op, data: &'static Data, at: usize) -> Result<()> {
         match op {
-            Op::Get => {
+            Op::Get | Op::GuardedGet => {
                 let found: Option<Bytes> = self.0.get(data.key(at)).await?;
                 ensure!(found.is_some_and(|found| found.len() == data.value.len()));
             }
@@ -191,7 +191,13 @@ impl Client for Fred {
                 let found: Vec<Option<Bytes>> = self.0.mget(data.batch(at, count).to_vec()).await?;
                 ensure!(found.iter().all(Option::is_some));
             }
-            Op::Mset(_) | Op::RateLimit | Op::GuardedGet => bail!("{op:?} is not measured"),
+            Op::RateLimit => {
+                let ttl = Data::TTL.as_millis() as i64;
+                let call = self.0.evalsha(WINDOW.get_hash(), data.window(at), ttl);
+                let (count, left): (i64, i64) = call.await?;
+                ensure!(count > 0 && left > 0);
+            }
+            Op::Mset(_) => bail!("{op:?} is not measured"),
         }
         Ok(())
     }
@@ -204,7 +210,7 @@ pub struct Rustis(pub rustis::client::Client);
 impl Client for Rustis {
     async fn run(&self, op: Op, data: &'static Data, at: usize) -> Result<()> {
         match op {
-            Op::Get => {
+            Op::Get | Op::GuardedGet => {
                 let found: Option<BulkString> = self.0.get(data.key(at)).await?;
                 ensure!(found.is_some_and(|found| found.len() == data.value.len()));
             }
@@ -217,7 +223,13 @@ impl Client for Rustis {
                 let found: Vec<Option<BulkString>> = self.0.mget(data.batch(at, count)).await?;
                 ensure!(found.iter().all(Option::is_some));
             }
-            Op::Mset(_) | Op::RateLimit | Op::GuardedGet => bail!("{op:?} is not measured"),
+            Op::RateLimit => {
+                let ttl = Data::TTL.as_millis() as u64;
+                let call = self.0.evalsha(WINDOW.get_hash(), data.window(at), ttl);
+                let (count, left): (i64, i64) = call.await?;
+                ensure!(count > 0 && left > 0);
+            }
+            Op::Mset(_) => bail!("{op:?} is not measured"),
         }
         Ok(())
     }

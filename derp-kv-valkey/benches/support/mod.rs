@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports)]
 
 mod args;
+mod cases;
 mod clients;
 mod data;
 pub mod measure;
@@ -9,7 +10,8 @@ mod rows;
 mod subjects;
 
 pub use args::Args;
-pub use clients::{Fred, Op, RedisRs, Rustis, Store, Task};
+pub use cases::each_case;
+pub use clients::{Fred, Op, RedisRs, Rustis, Store, Task, WINDOW};
 pub use data::Data;
 pub use rows::{Row, Rows};
 pub use subjects::{Subjects, bare_client, bare_connection};

@@ -10,7 +10,7 @@ use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 
 use super::measure::Contender;
-use super::{Data, Fred, Op, RedisRs, Rustis, Store, Task};
+use super::{Data, Fred, Op, RedisRs, Rustis, Store, Task, WINDOW};
 
 /// Longer than any answer takes.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,8 +31,10 @@ impl Subjects<MultiplexedConnection> {
     pub async fn standalone(server: &Server) -> Result<Self> {
         let (host, port) = server.address();
         let config = ValkeyConfig::default().addresses([server.address()]);
+        let redis_rs = bare_connection(server).await?;
+        load_window(&redis_rs).await?;
         Ok(Self {
-            redis_rs: bare_connection(server).await?,
+            redis_rs,
             store: ValkeyStore::connect(config.op_timeout(TIMEOUT)).await?,
             fred: connect_fred(Config {
                 server: ServerConfig::new_centralized(host, port),
@@ -52,13 +54,16 @@ impl Subjects<ClusterConnection> {
         let addresses = cluster.addresses();
         let redis_rs = ClusterClient::builder(addresses.iter().cloned().map(url))
             .response_timeout(TIMEOUT)
-            .build()?;
+            .build()?
+            .get_async_connection()
+            .await?;
+        load_window(&redis_rs).await?;
         let config = ValkeyConfig::default().addresses(addresses.clone()).mode(Mode::Cluster);
         let server = ServerConfig::new_clustered(addresses.clone());
         let nodes: Vec<_> = addresses.iter().map(|(host, port)| format!("{host}:{port}")).collect();
         let rustis = format!("redis+cluster://{}", nodes.join(","));
         Ok(Self {
-            redis_rs: redis_rs.get_async_connection().await?,
+            redis_rs,
             store: ValkeyStore::connect(config.op_timeout(TIMEOUT)).await?,
             fred: connect_fred(Config { server, ..Config::default() }).await?,
             rustis: rustis::client::Client::connect(rustis).await?,
@@ -68,14 +73,14 @@ impl Subjects<ClusterConnection> {
 }
 
 impl<C: ConnectionLike + Clone + Send + Sync + 'static> Subjects<C> {
-    /// All that can do `op`; bare redis-rs comes first, for the others are compared with it.
+    /// All that can do `op`; bare redis-rs comes first, for the others are compared with it. The
+    /// helpers exist nowhere else: there the others do the least that would serve.
     pub fn contenders(&self, op: Op, data: &'static Data) -> Vec<Contender> {
         let mut contenders = vec![
             ("redis-rs", Task::boxed(RedisRs(self.redis_rs.clone()), op, data)),
             ("derp-kv", Task::boxed(Store(self.store.clone()), op, data)),
         ];
-        // The helpers exist nowhere else: bare redis-rs runs the least that would do.
-        if !matches!(op, Op::RateLimit | Op::GuardedGet | Op::Mset(_)) {
+        if !matches!(op, Op::Mset(_)) {
             if !matches!(op, Op::Mget(_)) || self.fred_has_mget {
                 contenders.push(("fred", Task::boxed(Fred(self.fred.clone()), op, data)));
             }
@@ -83,6 +88,12 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> Subjects<C> {
         }
         contenders
     }
+}
+
+/// Leaves the script in the cache of every server, for those that call it by its digest only.
+async fn load_window(connection: &(impl ConnectionLike + Clone + Send + Sync)) -> Result<()> {
+    WINDOW.prepare_invoke().load_async(&mut connection.clone()).await?;
+    Ok(())
 }
 
 fn url((host, port): (String, u16)) -> String {

@@ -52,9 +52,9 @@ pub(crate) fn clients(rows: &Rows, suite: &str, title: &str) -> String {
         ],
     );
     let note = "`incr` also tells the expiry, so it runs a script where the others send `INCR`. \
-                Beside `rate_limit` bare redis-rs runs a script of the documentation's fixed \
-                window, beside `guarded_get` a plain `GET`. Allocations are counted at 64 callers \
-                and 64 bytes. `fred` does not split a batch over the slots of a cluster.\n\n";
+                Beside `rate_limit` the others run a script of the documentation's fixed window, \
+                beside `guarded_get` they send a plain `GET`. Allocations are counted in a run of \
+                their own. `fred` does not split a batch over the slots of a cluster.\n\n";
     if suite == "clients" { text + note } else { text }
 }
 
