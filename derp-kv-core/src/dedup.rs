@@ -2,9 +2,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::names::{LOCK_TTL, RETRY_DELAY, check_duration, helper_key, lock_key};
+use crate::claim::{Claim, claim};
+use crate::names::{LOCK_TTL, RETRY_DELAY, check_duration, helper_key};
 use crate::record::Record;
-use crate::{Error, ErrorKind, KvStore, Lease, Result, Ttl};
+use crate::{Error, ErrorKind, KvStore, Result, Ttl};
 
 /// What the record of a processed event holds.
 const PROCESSED: &[u8] = b"1";
@@ -104,17 +105,15 @@ where
     if store.exists(&key).await.map_err(named)? {
         return Ok(Processed::Before);
     }
-    let lease = Lease::acquire(store, lock_key(&key), None, lock_ttl).await.map_err(named)?;
-    let Some(lease) = lease else {
-        let message = "another caller handles this event";
-        let error = Error::new(ErrorKind::InProgress, message).with_retry_after(lock_ttl);
-        return Err(named(error).into());
+    let lease = match claim(store, &key, None, lock_ttl).await.map_err(named)? {
+        Claim::Locked(lease) => lease,
+        Claim::Found(_) => return Ok(Processed::Before),
+        Claim::Held => {
+            let message = "another caller handles this event";
+            let error = Error::new(ErrorKind::InProgress, message).with_retry_after(lock_ttl);
+            return Err(named(error).into());
+        }
     };
-    // The claimant before may have marked it between our look and our claim.
-    if store.exists(&key).await.map_err(named)? {
-        let _ = lease.release().await;
-        return Ok(Processed::Before);
-    }
     let value = match handler().await {
         Ok(value) => value,
         Err(error) => {

@@ -19,8 +19,8 @@ use crate::{
 /// # Keys
 ///
 /// A helper's record is `{prefix}:{id}`, the lock of a key is the key and `:lock`. So a key or id
-/// that ends in `:lock` is [`InvalidArgument`](crate::ErrorKind::InvalidArgument), and so is an
-/// empty id and one of more than 1 KiB. Build ids that hold more than one part (tenant, method,
+/// that ends in `:lock` is [`InvalidArgument`](crate::ErrorKind::InvalidArgument), and so is the id
+/// `lock`, an empty one, and one of more than 1 KiB. Build ids that hold more than one part (tenant, method,
 /// path, the client's key) so that no two requests can join to the same one.
 ///
 /// Laws: `helpers::lock_keys_are_reserved`, `helpers::ids_are_bounded`,
@@ -80,7 +80,8 @@ pub trait KvStoreExt: KvStore + Clone {
     /// `helpers::guarded_get_survives_dropped_callers`, `helpers::guarded_get_succeeds_the_dead`,
     /// `faults::guarded_get_goes_on`.
     ///
-    /// Calling it for the same key inside `compute` waits for itself.
+    /// Called for the same key inside `compute`, it waits for the outer call for `lock_ttl` or two,
+    /// and then computes as well.
     ///
     /// # Errors
     ///
@@ -166,13 +167,14 @@ pub trait KvStoreExt: KvStore + Clone {
     ///   crash, in `lock_ttl`.
     /// * A record is never overwritten. A holder that lost its lease and finds another's record
     ///   returns that one.
-    /// * A holder whose process is stopped for longer than `lock_ttl`, or a server that forgets
-    ///   an acknowledged write in a failover, can let the work run twice. Where that must not be,
-    ///   make its effect conditional on the key itself: a unique constraint, or the same
-    ///   idempotency key passed on.
-    /// * Where the work was done and its record cannot be written within `lock_ttl`, the caller
-    ///   gets the store's error with
-    ///   [`may_have_applied`](crate::Error::may_have_applied), and a later call runs it again.
+    /// * A holder whose process is stopped, or cut off from the store, for longer than `lock_ttl`
+    ///   while it works, and a server that forgets an acknowledged write in a failover, can let
+    ///   the work run twice. Where that must not be, make its effect conditional on the key
+    ///   itself: a unique constraint, or the same idempotency key passed on.
+    /// * Where the work was done and its record cannot be written within `lock_ttl`, or its body
+    ///   is no JSON, the caller gets an error with
+    ///   [`may_have_applied`](crate::Error::may_have_applied), and a later call, or a duplicate
+    ///   that waits, runs it again after `lock_ttl`.
     ///
     /// Laws: `helpers::idempotent_execute_runs_once`, `helpers::idempotent_execute_replays`,
     /// `helpers::idempotent_execute_reports_progress`,
@@ -466,9 +468,10 @@ pub trait KvStoreExt: KvStore + Clone {
     ///
     /// # Errors
     ///
-    /// Those of the store. Where the answer was lost, the token is read back; an error with
-    /// [`may_have_applied`](crate::Error::may_have_applied) means that this failed too, and the
-    /// lease, if it was taken, is freed in the background or expires.
+    /// Those of the store. Where the answer was lost, the token is read back; where it came late,
+    /// the lease is renewed first. An error with
+    /// [`may_have_applied`](crate::Error::may_have_applied) means that this did not tell either,
+    /// and the lease, if it was taken, is freed in the background or expires.
     /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a key that ends in `:lock` and
     /// a TTL out of range.
     ///

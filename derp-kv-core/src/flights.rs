@@ -169,6 +169,11 @@ impl Ticket<'_> {
         }
     }
 
+    /// The place beside the lead, once it is free; none where the flight ends before.
+    pub(crate) async fn place_beside(&self) -> Option<SemaphorePermit<'_>> {
+        self.flight.beside.acquire().await.ok()
+    }
+
     /// The place beside the lead, where it is free.
     pub(crate) fn try_place_beside(&self) -> Option<SemaphorePermit<'_>> {
         self.flight.beside.try_acquire().ok()

@@ -5,10 +5,11 @@ use futures_util::future::Either;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
+use crate::claim::{Claim, claim};
 use crate::finish::Finish;
 use crate::flights::{Lead, Purpose, Ticket, Turn};
 use crate::names::{LOCK_TTL, RETRY_DELAY, check_duration, check_key, lock_key};
-use crate::{Error, Expiry, KvStore, Lease, Result, Ttl};
+use crate::{Error, KvStore, Lease, Result, Ttl};
 
 /// What [`guarded_get`] does where the store cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -142,7 +143,7 @@ impl<S: KvStore + Clone> Call<'_, S> {
                 }
                 // Once may be chance. One more flight each would send the callers to a store that
                 // goes on failing again and again.
-                Either::Left(Turn::Broken(error)) if broken => {
+                Either::Left(Turn::Broken(error)) if broken && !self.computes_on_store_error() => {
                     return Err(error.with_operation("guarded_get").into());
                 }
                 Either::Left(Turn::Broken(_)) => broken = true,
@@ -165,27 +166,36 @@ impl<S: KvStore + Clone> Call<'_, S> {
         V: Into<Bytes> + Send,
         E: From<Error> + Send,
     {
-        let mut watch = Watch::default();
+        let mut watch = None;
         loop {
-            let step = match self.try_lead().await {
-                Ok(Step::Held) => self.watch(ticket, &mut watch).await,
-                step => step,
-            };
-            match step {
-                Ok(Step::Locked(lease)) => return self.fill(ticket, lease, compute).await,
-                Ok(Step::Found(value)) => {
+            let step = match claim(self.store, self.key, None, self.options.lock_ttl).await {
+                Ok(Claim::Locked(lease)) => return self.fill(ticket, lease, compute).await,
+                Ok(Claim::Found(value)) => {
                     ticket.land(value.clone());
                     return Ok(value);
                 }
-                Ok(Step::Outwaited) => {
+                Ok(Claim::Held) => self.outwaited(ticket, &mut watch).await,
+                Err(error) => Err(error),
+            };
+            match step {
+                Ok(true) => {
                     place = place.or_else(|| ticket.try_place_beside());
                     if place.is_some() {
                         return self.compute_beside(ticket, compute).await;
                     }
                 }
-                Ok(Step::Held) => {}
-                Err(_) if self.options.on_store_error == OnStoreError::Compute => {
-                    return self.compute_beside(ticket, compute).await;
+                Ok(false) => {}
+                Err(_) if self.computes_on_store_error() => {
+                    // Somebody may be computing beside the lead already.
+                    if place.is_none() {
+                        place = ticket.place_beside().await;
+                    }
+                    if let Some(value) = ticket.landed() {
+                        return Ok(value);
+                    }
+                    let computed = self.compute_beside(ticket, compute).await;
+                    drop(place);
+                    return computed;
                 }
                 Err(error) => {
                     if let Some(lead) = lead {
@@ -214,44 +224,35 @@ impl<S: KvStore + Clone> Call<'_, S> {
         }
     }
 
-    /// Looks at the lock that somebody else holds: when it is first seen, and once that holder
-    /// has had it for `lock_ttl`.
+    /// Looks at the lock that somebody else holds, when it is first seen and once that holder has
+    /// had it for `lock_ttl`: whether the holder is alive and has been waited for long enough.
     ///
-    /// A holder that died leaves its lock for a while. Only a lock that is renewed after the wait
-    /// shows a holder that is alive; otherwise the lock expires, and one of those who contend
-    /// for it succeeds.
-    async fn watch(&self, ticket: &Ticket<'_>, watch: &mut Watch) -> Result<Step> {
-        if watch.look_at.is_some_and(|look_at| Instant::now() < look_at) {
-            return Ok(Step::Held);
+    /// A holder that died leaves its lock for a while. Only a lock that was renewed since shows a
+    /// holder that is alive; otherwise the lock expires, and one of those who contend for it
+    /// succeeds.
+    async fn outwaited(&self, ticket: &Ticket<'_>, watch: &mut Option<Watch>) -> Result<bool> {
+        if watch.as_ref().is_some_and(|watch| Instant::now() < watch.look_at) {
+            return Ok(false);
         }
         let Some((holder, expiry)) = self.store.get_with_ttl(&lock_key(self.key)).await? else {
-            return Ok(Step::Held);
+            return Ok(false);
         };
-        let look_at = ticket.held_since(&holder) + self.options.lock_ttl;
-        let left = match expiry {
-            Expiry::In(left) => left,
-            Expiry::Never => Duration::MAX,
-        };
-        let seen = if watch.holder.as_ref() == Some(&holder) { watch.left } else { None };
-        *watch = Watch { look_at: Some(look_at), holder: Some(holder), left: Some(left) };
-        let renewed = seen.is_some_and(|seen| left > seen) || expiry == Expiry::Never;
-        let waited = Instant::now() >= look_at;
-        Ok(if waited && renewed { Step::Outwaited } else { Step::Held })
-    }
-
-    async fn try_lead(&self) -> Result<Step> {
-        let lock = lock_key(self.key);
-        let lease = Lease::acquire(self.store, lock, None, self.options.lock_ttl).await?;
-        let Some(lease) = lease else { return Ok(Step::Held) };
-        // The holder before may have filled it between our look and our lock.
-        match self.store.get(self.key).await? {
-            Some(value) => {
-                // Whether it could be released matters to nobody: the value is there.
-                let _ = lease.release().await;
-                Ok(Step::Found(value))
+        let now = Instant::now();
+        let lock_ttl = self.options.lock_ttl;
+        let expires_at = expiry.remaining().and_then(|left| now.checked_add(left));
+        let watch = match watch {
+            Some(watch) if watch.holder == holder => watch,
+            watch => {
+                let look_at = ticket.held_since(&holder) + lock_ttl;
+                watch.insert(Watch { look_at, holder, expires_at })
             }
-            None => Ok(Step::Locked(lease)),
-        }
+        };
+        let alive = match (watch.expires_at, expires_at) {
+            // A renewal moves it by a third of a TTL, the way of an answer by far less.
+            (Some(first), Some(now)) => now.saturating_duration_since(first) > lock_ttl / 6,
+            _ => true,
+        };
+        Ok(alive && now >= watch.look_at)
     }
 
     /// The holder of the lock computes and stores.
@@ -310,31 +311,25 @@ impl<S: KvStore + Clone> Call<'_, S> {
         Ok(value)
     }
 
+    fn computes_on_store_error(&self) -> bool {
+        self.options.on_store_error == OnStoreError::Compute
+    }
+
     async fn read(&self) -> Result<Option<Bytes>> {
         match self.store.get(self.key).await {
-            Err(_) if self.options.on_store_error == OnStoreError::Compute => Ok(None),
+            Err(_) if self.computes_on_store_error() => Ok(None),
             result => result.map_err(|error| error.with_operation("guarded_get")),
         }
     }
 }
 
-enum Step {
-    /// The lock is the caller's, and there is no value.
-    Locked(Lease),
-    Found(Bytes),
-    /// Somebody else has the lock.
-    Held,
-    /// Somebody else is alive and has had the lock for long enough.
-    Outwaited,
-}
-
 /// What a waiting caller saw of the lock.
-#[derive(Default)]
 struct Watch {
-    /// When to look again; at once where it has not looked yet.
-    look_at: Option<Instant>,
-    holder: Option<Bytes>,
-    left: Option<Duration>,
+    /// When to look again.
+    look_at: Instant,
+    holder: Bytes,
+    /// When the lock was to expire as it was first seen; none: never.
+    expires_at: Option<Instant>,
 }
 
 /// Stores the value, and takes it back where the lease was not held to the end. Tells whether it

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
+use crate::claim::{Claim, claim};
 use crate::flights::{Lead, Purpose, Ticket, Turn};
 use crate::lease::hex;
 use crate::names::{LOCK_TTL, RETRY_DELAY, check_duration, helper_key, lock_key};
@@ -157,9 +158,7 @@ impl<S: KvStore + Clone> Call<'_, S> {
                     })
                 }
             };
-            if let Some(tag) = joined.tag() {
-                self.check_fingerprint(Some(&tag))?;
-            }
+            self.check_fingerprint(joined.tag().as_deref())?;
             match tokio::time::timeout_at(self.give_up, joined.turn()).await {
                 Ok(Turn::Landed(record)) => return Ok(self.replay(&record)?),
                 Ok(Turn::Lead(lead)) => return self.lead(lead, compute).await,
@@ -168,7 +167,11 @@ impl<S: KvStore + Clone> Call<'_, S> {
                     return Err(error.with_operation(OPERATION).into());
                 }
                 Ok(Turn::Broken(_)) => broken = true,
-                Err(_) => return Err(self.in_progress().into()),
+                Err(_) => {
+                    // It may have been marked since.
+                    self.check_fingerprint(joined.tag().as_deref())?;
+                    return Err(self.in_progress().into());
+                }
             }
         }
     }
@@ -183,9 +186,9 @@ impl<S: KvStore + Clone> Call<'_, S> {
     {
         let record = loop {
             match self.contend().await {
-                Ok(Step::Locked(lease)) => return self.execute(lead, lease, compute).await,
-                Ok(Step::Found(record)) => break record,
-                Ok(Step::Held) => {}
+                Ok(Claim::Locked(lease)) => return self.execute(lead, lease, compute).await,
+                Ok(Claim::Found(record)) => break record,
+                Ok(Claim::Held) => {}
                 // This caller's request is not the one under way: nobody else's business.
                 Err(error) if error.kind() == ErrorKind::KeyReused => return Err(error.into()),
                 Err(error) => {
@@ -213,27 +216,16 @@ impl<S: KvStore + Clone> Call<'_, S> {
         Ok(outcome?)
     }
 
-    async fn contend(&self) -> Result<Step> {
-        let lock = lock_key(self.key);
+    async fn contend(&self) -> Result<Claim> {
         let Idempotency { fingerprint, lock_ttl, .. } = self.options;
-        let tag = fingerprint.as_deref();
-        let Some(lease) = Lease::acquire(self.store, lock.clone(), tag, *lock_ttl).await? else {
-            if fingerprint.is_some()
-                && let Some(holder) = self.store.get(&lock).await?
-            {
-                self.check_fingerprint(fingerprint_of_lock(&holder))?;
-            }
-            return Ok(Step::Held);
-        };
-        // The holder before may have written the record between our look and our lock.
-        match self.store.get(self.key).await? {
-            Some(record) => {
-                // Whether it could be released matters to nobody: the record is there.
-                let _ = lease.release().await;
-                Ok(Step::Found(record))
-            }
-            None => Ok(Step::Locked(lease)),
+        let claim = claim(self.store, self.key, fingerprint.as_deref(), *lock_ttl).await?;
+        if matches!(claim, Claim::Held)
+            && fingerprint.is_some()
+            && let Some(holder) = self.store.get(&lock_key(self.key)).await?
+        {
+            self.check_fingerprint(fingerprint_of_lock(&holder))?;
         }
+        Ok(claim)
     }
 
     /// The holder of the key does the work and writes the record.
@@ -296,9 +288,10 @@ impl<S: KvStore + Clone> Call<'_, S> {
     }
 
     fn replay<T: DeserializeOwned>(&self, record: &[u8]) -> Result<Outcome<T>> {
-        let (outcome, fingerprint) = decode(record)?;
-        self.check_fingerprint(fingerprint.as_deref())?;
-        Ok(outcome)
+        let stored = StoredRecord::decode(record)?;
+        // Before the body, which of another request may be of another type.
+        self.check_fingerprint(stored.fingerprint.as_deref())?;
+        stored.outcome()
     }
 
     /// Refuses a request that is known to be another one than `theirs`.
@@ -317,14 +310,6 @@ impl<S: KvStore + Clone> Call<'_, S> {
             .with_operation(OPERATION)
             .with_retry_after(self.options.lock_ttl)
     }
-}
-
-enum Step {
-    /// The key is the caller's, and there is no record.
-    Locked(Lease),
-    Found(Bytes),
-    /// Somebody else has the key.
-    Held,
 }
 
 /// The record as it is stored; readers ignore fields that they do not know.
@@ -355,18 +340,23 @@ fn encode<T: Serialize>(body: &T, options: &Idempotency) -> Result<Bytes> {
     })
 }
 
-fn decode<T: DeserializeOwned>(record: &[u8]) -> Result<(Outcome<T>, Option<String>)> {
-    let corrupt = |what: &'static str, error: &serde_json::Error| {
-        Error::new(ErrorKind::Corrupt, what)
-            .with_operation(OPERATION)
-            .with_source(Redacted::from(error))
-    };
-    let stored: StoredRecord<'_> = serde_json::from_slice(record)
-        .map_err(|error| corrupt("the record cannot be decoded; it is left as it is", &error))?;
-    let body = serde_json::from_str(stored.body.get())
-        .map_err(|error| corrupt("the record's body is of another type", &error))?;
-    let outcome = Outcome { body, status_code: stored.status_code, is_replay: true };
-    Ok((outcome, stored.fingerprint))
+impl<'a> StoredRecord<'a> {
+    fn decode(record: &'a [u8]) -> Result<Self> {
+        serde_json::from_slice(record)
+            .map_err(|error| corrupt("the record cannot be decoded; it is left as it is", &error))
+    }
+
+    fn outcome<T: DeserializeOwned>(&self) -> Result<Outcome<T>> {
+        let body = serde_json::from_str(self.body.get())
+            .map_err(|error| corrupt("the record's body is of another type", &error))?;
+        Ok(Outcome { body, status_code: self.status_code, is_replay: true })
+    }
+}
+
+fn corrupt(what: &'static str, error: &serde_json::Error) -> Error {
+    Error::new(ErrorKind::Corrupt, what)
+        .with_operation(OPERATION)
+        .with_source(Redacted::from(error))
 }
 
 /// Where JSON went wrong, without the values that serde's messages quote.

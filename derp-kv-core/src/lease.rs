@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,11 +26,11 @@ use crate::{Error, ErrorKind, KvStore, Result};
 /// at once; outside a tokio runtime it is not renewed, and expires.
 ///
 /// The holder takes the lease for lost no later than the store does: the TTL is counted from
-/// before the request that took or renewed it was sent. But a holder whose process is stopped
-/// for longer than the TTL goes on when it wakes, before it can look. Where that matters, pass
-/// [`token`](Self::token) along to the resource and let it compare, or select on
-/// [`lost`](Self::lost). A server that forgets acknowledged writes in a failover can also grant a
-/// lease twice.
+/// before the request that took or renewed it was sent, and where its answer was slow, the lease
+/// is renewed before the holder gets it. But a holder whose process is stopped for longer than the
+/// TTL goes on when it wakes, before it can look. Where that matters, pass [`token`](Self::token)
+/// along to the resource and let it compare, or select on [`lost`](Self::lost). A server that
+/// forgets acknowledged writes in a failover can also grant a lease twice.
 ///
 /// # Examples
 ///
@@ -81,6 +82,7 @@ impl Lease {
         ttl: Duration,
     ) -> Result<Option<Self>> {
         let token = token()?;
+        let mut sent = Instant::now();
         let value = match tag {
             Some(tag) => Bytes::from(format!("{token}:{tag}")),
             None => Bytes::from(token.clone()),
@@ -91,17 +93,24 @@ impl Lease {
             value,
             token_len: token.len(),
             ttl,
-            state: watch::Sender::new(State { deadline: Instant::now() + ttl, lost: false }),
+            state: watch::Sender::new(State { deadline: sent + ttl, lost: false }),
         };
         // From here on the record may exist: a drop at any await point takes it back.
         let mut lease = Self { hold: Arc::new(hold), renewal: None, held: true };
-        if !lease.take().await? {
+        let mut taken = lease.take().await?;
+        if taken && sent.elapsed() > ttl / 3 {
+            // The first renewal is due already, or too late: the store may have taken the request
+            // long after it left, or long ago.
+            sent = Instant::now();
+            let renewed = lease.hold.renew(sent).await;
+            taken = renewed.map_err(|error| error.with_may_have_applied(true))?;
+        }
+        if !taken {
             lease.held = false;
             return Ok(None);
         }
-        lease.start_renewal();
-        // Lets the renewal register its timer before the work may block this thread.
-        tokio::task::yield_now().await;
+        lease.start_renewal(sent);
+        stand_back().await;
         Ok(Some(lease))
     }
 
@@ -122,9 +131,10 @@ impl Lease {
         }
     }
 
-    fn start_renewal(&mut self) {
+    fn start_renewal(&mut self, taken: Instant) {
         if let Ok(runtime) = Handle::try_current() {
-            self.renewal = Some(runtime.spawn(renew(self.hold.clone())).abort_handle());
+            let renewal = keep_renewing(self.hold.clone(), taken);
+            self.renewal = Some(runtime.spawn(renewal).abort_handle());
         }
     }
 
@@ -224,29 +234,52 @@ impl fmt::Debug for Lease {
     }
 }
 
-/// Renews until the lease is lost. An unknown answer is asked for again; the deadline counts from
-/// before the request left, so the holder's clock never runs behind the store's.
-async fn renew(hold: Arc<Hold>) {
-    let Hold { store, key, value, ttl, state, .. } = &*hold;
-    let interval = *ttl / 3;
-    let mut pause = interval;
+impl Hold {
+    /// Tells whether the record is still there. The deadline counts from before the request left,
+    /// so the holder's clock never runs behind the store's.
+    async fn renew(&self, sent: Instant) -> Result<bool> {
+        let Self { store, key, value, ttl, state, .. } = self;
+        let renewed = store.compare_and_set(key, value, value, Some(*ttl)).await?;
+        if renewed {
+            state.send_replace(State { deadline: sent + *ttl, lost: false });
+        }
+        Ok(renewed)
+    }
+}
+
+/// Renews until the lease is lost. An unknown answer is asked for again.
+async fn keep_renewing(hold: Arc<Hold>, taken: Instant) {
+    let interval = hold.ttl / 3;
+    let mut next = taken + interval;
     loop {
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep_until(next).await;
         let sent = Instant::now();
-        let deadline = state.borrow().deadline;
-        let renewal = store.compare_and_set(key, value, value, Some(*ttl));
-        match tokio::time::timeout_at(deadline.min(sent + interval), renewal).await {
-            Ok(Ok(true)) => {
-                state.send_replace(State { deadline: sent + *ttl, lost: false });
-                pause = interval;
-            }
+        let deadline = hold.state.borrow().deadline;
+        let renewal = hold.renew(sent);
+        next = match tokio::time::timeout_at(deadline.min(sent + interval), renewal).await {
+            Ok(Ok(true)) => sent + interval,
             Ok(Ok(false)) => break,
             Ok(Err(_)) | Err(_) if Instant::now() >= deadline => break,
-            Ok(Err(_)) => pause = interval / 4,
-            Err(_) => pause = Duration::ZERO,
-        }
+            Ok(Err(_)) => Instant::now() + interval / 4,
+            Err(_) => Instant::now(),
+        };
     }
-    state.send_modify(|state| state.lost = true);
+    hold.state.send_modify(|state| state.lost = true);
+}
+
+/// Lets the renewal register its timer before the work may block this thread, and another thread of
+/// the runtime wake to watch it. tokio's `yield_now` would look at the timers itself in between,
+/// and the other thread, finding that done, might go to sleep without them.
+async fn stand_back() {
+    let mut stood_back = false;
+    std::future::poll_fn(|context| {
+        if std::mem::replace(&mut stood_back, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 fn token() -> Result<String> {

@@ -8,6 +8,7 @@
 //! Backends are crates of their own: `derp-kv-memory`, `derp-kv-valkey`, or yours, proved by
 //! `derp-kv-conformance`.
 
+mod claim;
 mod counter;
 mod dedup;
 mod error;

@@ -206,6 +206,34 @@ async fn who_waited_for_a_slow_holder_computes_for_itself_one_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slow_holder_is_known_to_be_alive_whenever_it_renews() {
+    let lock_ttl = Duration::from_millis(300);
+    for offset in (0..100).step_by(10).map(Duration::from_millis) {
+        let data = MemoryStore::new();
+        assert!(data.set_nx(b"k:lock", b"holder", Some(lock_ttl)).await.unwrap());
+        let holder = tokio::spawn({
+            let data = data.clone();
+            async move {
+                loop {
+                    tokio::time::sleep(lock_ttl / 3).await;
+                    let holder = b"holder";
+                    data.compare_and_set(b"k:lock", holder, holder, Some(lock_ttl)).await.unwrap();
+                }
+            }
+        });
+        tokio::time::sleep(offset).await;
+        // The looks keep step with the renewals: what is left is the same at each.
+        let options = GuardedGet::ttl(lock_ttl).lock_ttl(lock_ttl).retry_delay(lock_ttl / 3);
+        let began = tokio::time::Instant::now();
+        let own = data.guarded_get("k", options, || async { Ok::<_, Error>("own") });
+        let own = tokio::time::timeout(lock_ttl * 10, own).await.expect("it computes for itself");
+        assert_eq!(own.unwrap(), "own");
+        assert!(began.elapsed() <= lock_ttl * 2, "{offset:?}: {:?}", began.elapsed());
+        holder.abort();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn invalidation_during_a_computation_wins() {
     let kv = MemoryStore::new();
     let version = Arc::new(AtomicU32::new(1));

@@ -109,6 +109,30 @@ async fn a_request_in_the_same_process_is_compared_while_the_first_is_under_way(
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_comes_while_the_first_takes_its_lock_is_compared_too() {
+    let kv = Process::of(&MemoryStore::new());
+    let runs = AtomicU32::new(0);
+    let (first, second) = tokio::join!(
+        order(kv.clone(), options().fingerprint("a"), &runs, SLOW),
+        order(kv.clone(), options().fingerprint("b"), &runs, SLOW),
+    );
+    assert!(!first.unwrap().is_replay);
+    assert_eq!(second.unwrap_err().kind(), ErrorKind::KeyReused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_request_is_told_from_a_body_of_another_type() {
+    let kv = MemoryStore::new();
+    let runs = AtomicU32::new(0);
+    order(kv.clone(), options().fingerprint("a"), &runs, SLOW).await.unwrap();
+    for (request, kind) in [("b", ErrorKind::KeyReused), ("a", ErrorKind::Corrupt)] {
+        let text = || async { Ok::<_, Error>("text".to_owned()) };
+        let call = kv.idempotent_execute("k", options().fingerprint(request), text);
+        assert_eq!(call.await.unwrap_err().kind(), kind);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_error_frees_the_key() {
     let kv = MemoryStore::new();
     let failed = kv.idempotent_execute("k", options(), || async {
