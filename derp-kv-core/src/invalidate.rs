@@ -23,5 +23,11 @@ where
         // Who asks from now on must not share a computation that began before.
         flights.detach(Purpose::Cached, key);
     }
-    lease.and(value).map_err(|error| error.with_operation("invalidate"))
+    let applied = [&lease, &value].into_iter().any(|deleted| match deleted {
+        Ok(deleted) => *deleted,
+        Err(error) => error.may_have_applied(),
+    });
+    lease
+        .and(value)
+        .map_err(|error| error.with_operation("invalidate").with_may_have_applied(applied))
 }

@@ -48,6 +48,11 @@ impl RateLimit {
         Ok((key, cost))
     }
 
+    /// No counter goes further than an `i64`.
+    fn allows(&self, count: u64) -> bool {
+        count <= self.limit.min(i64::MAX.unsigned_abs())
+    }
+
     fn status(
         &self,
         count: i64,
@@ -110,25 +115,27 @@ where
 {
     let named = |error: Error| error.with_operation("rate_limit");
     let (key, cost) = limit.check(id.as_ref()).map_err(named)?;
-    let counted = match store.incr(&key, cost, Some(limit.window)).await {
+    let (counter, counted) = match store.incr(&key, cost, Some(limit.window)).await {
+        Ok(counter) => (counter, true),
         Err(error) if error.kind() == ErrorKind::NotAnInteger => {
-            full(store, &key).await.and_then(|full| full.ok_or(error))
+            let full = full(store, &key).await.and_then(|full| full.ok_or(error));
+            (full.map_err(named)?, false)
         }
-        counted => counted,
+        Err(error) => return Err(named(error)),
     };
-    let counter = counted.map_err(named)?;
     if counter.expiry == Expiry::Never {
         // Left by something else than this call, which creates it with its expiry: without one
-        // it would deny for ever.
-        store.expire(&key, limit.window).await.map_err(named)?;
+        // it would deny for ever. The call is counted already.
+        let given = store.expire(&key, limit.window).await;
+        given.map_err(|error| named(error).with_may_have_applied(true))?;
     }
-    Ok(limit.status(counter.value, counter.expiry, |count| count <= limit.limit))
+    Ok(limit.status(counter.value, counter.expiry, |count| counted && limit.allows(count)))
 }
 
 /// A counter that is too high to be counted up.
 async fn full<S: KvStore + ?Sized>(store: &S, key: &[u8]) -> Result<Option<Counter>> {
     let Some((value, expiry)) = store.get_with_ttl(key).await? else { return Ok(None) };
-    Ok(Counter::parse(&value).ok().map(|_| Counter { value: i64::MAX, expiry }))
+    Ok(Counter::parse(&value).ok().map(|value| Counter { value, expiry }))
 }
 
 /// Tells how a call would fare, and counts nothing.
@@ -150,7 +157,7 @@ where
         None => (0, Expiry::In(limit.window)),
     };
     let cost = limit.cost;
-    Ok(limit.status(count, expiry, |count| count.saturating_add(cost) <= limit.limit))
+    Ok(limit.status(count, expiry, |count| limit.allows(count.saturating_add(cost))))
 }
 
 /// Forgets what was counted and tells whether anything was.

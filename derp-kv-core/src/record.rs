@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::finish::Finish;
-use crate::{KvStore, Lease, Result};
+use crate::{Error, ErrorKind, KvStore, Lease, Result};
 
 /// How a record came to be, or which one was there before.
 pub(crate) enum Written {
@@ -51,26 +51,25 @@ impl Record {
                 }
                 Err(error) => error,
             };
-            if lease.is_lost() || Instant::now() >= give_up {
+            let left = give_up.saturating_duration_since(Instant::now());
+            let never = error.kind() == ErrorKind::InvalidArgument;
+            if never || left.is_zero() || lease.is_lost() {
                 lease.abandon();
                 return Err(error.with_may_have_applied(true));
             }
-            tokio::time::sleep(self.pause).await;
+            tokio::time::sleep(self.pause.min(left)).await;
         }
     }
 
     async fn try_write<S: KvStore>(&self, store: &S) -> Result<Written> {
-        loop {
-            if store.set_nx(&self.key, &self.value, Some(self.ttl)).await? {
-                return Ok(Written::Now);
-            }
-            match store.get(&self.key).await? {
-                // Ours after all, where the answer to an earlier try was lost.
-                Some(found) if found == self.value => return Ok(Written::Now),
-                Some(found) => return Ok(Written::Before(found)),
-                // It expired in between.
-                None => {}
-            }
+        if store.set_nx(&self.key, &self.value, Some(self.ttl)).await? {
+            return Ok(Written::Now);
+        }
+        match store.get(&self.key).await? {
+            // Ours after all, where the answer to an earlier try was lost.
+            Some(found) if found == self.value => Ok(Written::Now),
+            Some(found) => Ok(Written::Before(found)),
+            None => Err(Error::new(ErrorKind::Backend, "the record was there, and is gone")),
         }
     }
 }

@@ -1,14 +1,20 @@
 //! Helpers and leases over the suite's fault and counting stores: what they do where the store
 //! fails or hangs, at random or at each renewal, and exactly what they send.
 
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use common::Process;
 use derp_kv_conformance::{CountingStore, Fault, FaultStore, Operation};
 use derp_kv_core::{
-    Error, ErrorKind, Expiry, GuardedGet, KvStore, KvStoreExt, OnStoreError, RateLimit,
+    Error, ErrorKind, Expiry, GuardedGet, Idempotency, KvStore, KvStoreExt, OnStoreError, RateLimit,
 };
 use derp_kv_memory::MemoryStore;
 use futures_util::TryStreamExt;
+use tokio::time::Instant;
 
 const FAULTS: [Fault; 2] = [Fault::FailBefore, Fault::FailAfter];
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -59,6 +65,81 @@ async fn cached_values_are_computed_and_nothing_is_left_locked() {
             }
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_is_down_a_process_computes_once_at_a_time() {
+    let kv = FaultStore::randomly(MemoryStore::new(), 0, 1, Fault::FailBefore);
+    let (running, most) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let calls = (0..20).map(|caller| {
+        let (kv, running, most) = (kv.clone(), running.clone(), most.clone());
+        let strict = caller % 4 == 0;
+        let on_error = if strict { OnStoreError::Fail } else { OnStoreError::Compute };
+        tokio::spawn(async move {
+            let options = GuardedGet::ttl(TTL).on_store_error(on_error);
+            let value = kv.guarded_get("k", options, || async {
+                most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                // Longer than anybody waits for a holder.
+                tokio::time::sleep(PATIENCE).await;
+                running.fetch_sub(1, Ordering::SeqCst);
+                Ok::<_, Error>("v")
+            });
+            (strict, value.await)
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        match call.await.unwrap() {
+            (_, Ok(value)) => assert_eq!(value, "v"),
+            (strict, Err(error)) => assert!(strict, "{error}"),
+        }
+    }
+    assert_eq!(most.load(Ordering::SeqCst), 1);
+    assert!(kv.flights().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_written_before_a_failure_is_told() {
+    for nth in [0, 1] {
+        let data = MemoryStore::new();
+        data.mset(&[(b"k", b"v"), (b"k:lock", b"token")], None).await.unwrap();
+        let kv = FaultStore::nth_of(data, Operation::Delete, nth, Fault::FailBefore);
+        let error = kv.invalidate("k").await.unwrap_err();
+        assert!(error.may_have_applied(), "one of the two is gone");
+    }
+    let kv = FaultStore::nth_of(MemoryStore::new(), Operation::Delete, 0, Fault::FailBefore);
+    let error = kv.invalidate("k").await.unwrap_err();
+    assert!(!error.may_have_applied(), "there was nothing");
+
+    let data = MemoryStore::new();
+    data.set(b"derp:ratelimit:ada", b"1", None).await.unwrap();
+    let kv = FaultStore::each(data.clone(), Operation::Expire, Fault::FailBefore);
+    let error = kv.rate_limit("ada", RateLimit::new(5, TTL)).await.unwrap_err();
+    assert!(error.may_have_applied(), "it was counted");
+    assert_eq!(data.get(b"derp:ratelimit:ada").await.unwrap().unwrap(), "2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_is_tried_again_before_patience_ends() {
+    // The first `set_nx` takes the lock, the second writes the record.
+    let kv = FaultStore::nth_of(MemoryStore::new(), Operation::SetNx, 1, Fault::FailBefore);
+    let options = Idempotency::default().lock_ttl(TTL).retry_delay(PATIENCE * 60);
+    let began = Instant::now();
+    let call = || kv.idempotent_execute("k", options.clone(), || async { Ok::<_, Error>(1) });
+    assert!(!call().await.unwrap().is_replay);
+    assert!(began.elapsed() <= TTL, "{:?}", began.elapsed());
+    assert!(call().await.unwrap().is_replay);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hides_a_record_ends_a_call_with_an_error() {
+    let data = MemoryStore::new();
+    let key = b"derp:idempotency:k";
+    data.set(key, b"hidden", None).await.unwrap();
+    let kv = Process::blind_to(&data, key);
+    let call = kv.idempotent_execute("k", Idempotency::default(), || async { Ok::<_, Error>(1) });
+    let error = call.await.unwrap_err();
+    assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::Backend, true));
+    assert_eq!(data.get(key).await.unwrap().unwrap(), "hidden");
 }
 
 #[tokio::test(start_paused = true)]

@@ -89,6 +89,21 @@ async fn a_counter_without_expiry_is_given_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_no_counter_can_hold_is_denied() {
+    let kv = MemoryStore::new();
+    for limit in [i64::MAX.unsigned_abs(), u64::MAX] {
+        let half = RateLimit::new(limit, WINDOW).cost(1 << 62);
+        assert!(kv.rate_limit("ada", half.clone()).await.unwrap().allowed);
+        for _ in 0..3 {
+            let status = kv.rate_limit("ada", half.clone()).await.unwrap();
+            assert_eq!((status.allowed, status.count), (false, 1 << 62), "it was not counted");
+            assert!(!kv.rate_limit_peek("ada", half.clone()).await.unwrap().allowed);
+        }
+        assert!(kv.rate_limit_reset("ada", half).await.unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_counter_denies_and_a_foreign_value_is_an_error() {
     let kv = MemoryStore::new();
     kv.set(KEY, i64::MAX.to_string().as_bytes(), Some(2 * WINDOW)).await.unwrap();

@@ -96,12 +96,17 @@ impl<S: KvStore> Case<S> {
 
     /// Whether the error is the injected one, and tells the truth about it.
     fn check(&self, error: &Error) -> Result<(), Violation> {
+        self.check_after(false, error)
+    }
+
+    /// [`check`](Self::check), of a call that had written something before the failed one, or not.
+    fn check_after(&self, wrote: bool, error: &Error) -> Result<(), Violation> {
         let Some(picked) = self.kv.last_injected() else {
             return Err(Violation::new(format!("nothing failed, and yet a call did: {error}")));
         };
         let (kind, may_have_applied) = match self.fault {
-            Fault::FailBefore => (ErrorKind::Unavailable, false),
-            Fault::FailAfter | Fault::Lose => (ErrorKind::Timeout, picked.writes()),
+            Fault::FailBefore => (ErrorKind::Unavailable, wrote),
+            Fault::FailAfter | Fault::Lose => (ErrorKind::Timeout, wrote || picked.writes()),
             Fault::Delay(_) | Fault::Hang => {
                 return Err(Violation::new(format!("nothing failed, and yet a call did: {error}")));
             }

@@ -20,11 +20,17 @@ use futures_core::stream::BoxStream;
 pub(crate) struct Process {
     data: MemoryStore,
     flights: Arc<Flights>,
+    blind_to: Option<&'static [u8]>,
 }
 
 impl Process {
     pub(crate) fn of(data: &MemoryStore) -> Self {
-        Self { data: data.clone(), flights: Arc::default() }
+        Self { data: data.clone(), flights: Arc::default(), blind_to: None }
+    }
+
+    /// `get` never finds this key, as on a replica that lags behind.
+    pub(crate) fn blind_to(data: &MemoryStore, key: &'static [u8]) -> Self {
+        Self { blind_to: Some(key), ..Self::of(data) }
     }
 }
 
@@ -41,7 +47,8 @@ macro_rules! far {
 #[async_trait]
 impl KvStore for Process {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        far!(self.data.get(key))
+        let found = far!(self.data.get(key))?;
+        Ok(found.filter(|_| self.blind_to != Some(key)))
     }
     async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
         far!(self.data.get_with_ttl(key))

@@ -58,12 +58,12 @@ pub(crate) fn rate_limit_counts_what_was_applied<H: Harness>(bench: &Bench<'_, H
                         ensure_eq!(status.allowed, counted <= MOST, "whether a call is allowed");
                     }
                     failed => {
-                        if let Some(Err(error)) = failed {
-                            case.check(&error)?;
-                        }
                         // What failed after it was counted is the expiry alone.
-                        let uncounted = case.kv.last_injected() == Some(Operation::Incr);
-                        counted += u64::from(!uncounted || is_applied(case.fault));
+                        let counting = case.kv.last_injected() == Some(Operation::Incr);
+                        if let Some(Err(error)) = failed {
+                            case.check_after(!counting, &error)?;
+                        }
+                        counted += u64::from(!counting || is_applied(case.fault));
                     }
                 }
             }
