@@ -88,3 +88,29 @@ async fn a_handler_that_fails_or_is_dropped_leaves_the_event() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_panics_or_dies_leaves_its_event() {
+    let kv = MemoryStore::new();
+    let panicked = tokio::spawn({
+        let kv = kv.clone();
+        async move {
+            let handler = || async { panic!("on purpose") };
+            kv.process_once::<_, (), _, _, Error>("evt", Dedup::default(), handler).await
+        }
+    });
+    assert!(panicked.await.unwrap_err().is_panic());
+    tokio::task::yield_now().await;
+    let ship = || async { Ok::<_, Error>(1) };
+    let again = kv.process_once("evt", Dedup::default(), ship).await.unwrap();
+    assert_eq!(again, Processed::Now(1));
+
+    // Who dies releases nothing: the claim lives as long as it was taken for.
+    let claim = b"derp:webhook:other:lock";
+    assert!(kv.set_nx(claim, b"the dead one's", Some(Duration::from_secs(2))).await.unwrap());
+    let early = kv.process_once("other", Dedup::default(), ship).await.unwrap_err();
+    assert_eq!(early.kind(), ErrorKind::InProgress);
+    tokio::time::sleep(early.retry_after().unwrap()).await;
+    let late = kv.process_once("other", Dedup::default(), ship).await.unwrap();
+    assert_eq!(late, Processed::Now(1));
+}

@@ -231,3 +231,20 @@ async fn keys_and_options_are_checked_before_any_work() {
     let exact = vec![b'x'; 1024];
     kv.idempotent_execute(exact, options(), || async { Ok::<u32, Error>(1) }).await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_frees_the_key() {
+    let kv = MemoryStore::new();
+    let panicked = tokio::spawn({
+        let kv = kv.clone();
+        async move {
+            let work = || async { panic!("on purpose") };
+            kv.idempotent_execute::<_, u32, _, _, Error>("k", options(), work).await
+        }
+    });
+    assert!(panicked.await.unwrap_err().is_panic());
+    tokio::task::yield_now().await;
+    assert!(!kv.exists(LOCK).await.unwrap() && kv.flights().unwrap().is_empty());
+    let runs = AtomicU32::new(0);
+    assert!(!order(kv, options(), &runs, SLOW).await.unwrap().is_replay);
+}
