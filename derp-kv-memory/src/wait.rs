@@ -15,7 +15,7 @@ pub(crate) async fn wait_for_change(
     at_most: Duration,
 ) {
     let hash = inner.hash(key);
-    let (woken, expires_in) = {
+    let ((number, woken), expires_in) = {
         let mut shard = inner.shard(Inner::shard_index(hash)).write();
         let look = |now: crate::slot::Seen<'_>| (Some(&**now.value) == seen, now.expiry());
         let (unchanged, expiry) = match inner.look(&shard, hash, key, look) {
@@ -27,7 +27,7 @@ pub(crate) async fn wait_for_change(
         }
         (shard.waiters.register(hash), expiry)
     };
-    let mut waiter = Registered { inner, hash, woken };
+    let mut waiter = Registered { inner, hash, number, woken };
     let patience = expires_in.map_or(at_most, |left| left.min(at_most));
     // Woken, or out of time: the caller looks again either way.
     let _ = tokio::time::timeout(patience, &mut waiter.woken).await;
@@ -37,13 +37,13 @@ pub(crate) async fn wait_for_change(
 struct Registered<'a> {
     inner: &'a Inner,
     hash: u64,
+    number: u64,
     woken: oneshot::Receiver<()>,
 }
 
 impl Drop for Registered<'_> {
     fn drop(&mut self) {
-        self.woken.close();
         let mut shard = self.inner.shard(Inner::shard_index(self.hash)).write();
-        shard.waiters.forget_gone(self.hash);
+        shard.waiters.forget(self.hash, self.number);
     }
 }
