@@ -1,10 +1,17 @@
 //! `wait_for_change`: woken by the write itself.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::clock::Clock;
 use crate::inner::Inner;
+use crate::slot::Seen;
+
+/// How long a change may stay unseen that no write announces: an eviction from the cached region,
+/// or a deadline that a manual clock passes. Longer costs hardly less, for a look is cheap.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The check and the registration happen under the lock of the key's shard, under which every
 /// change happens too: none falls between them.
@@ -15,22 +22,29 @@ pub(crate) async fn wait_for_change(
     at_most: Duration,
 ) {
     let hash = inner.hash(key);
-    let ((number, woken), expires_in) = {
+    let (number, woken, patience) = {
         let mut shard = inner.shard(Inner::shard_index(hash)).write();
-        let look = |now: crate::slot::Seen<'_>| (Some(&**now.value) == seen, now.expiry());
-        let (unchanged, expiry) = match inner.look(&shard, hash, key, look) {
-            Some((unchanged, expiry)) => (unchanged, expiry.remaining()),
-            None => (seen.is_none(), None),
-        };
+        let look = |now: Seen<'_>| (Some(&**now.value) == seen, patience(inner, &now));
+        let (unchanged, patience) =
+            inner.look(&shard, hash, key, look).unwrap_or((seen.is_none(), Duration::MAX));
         if !unchanged {
             return;
         }
-        (shard.waiters.register(hash), expiry)
+        let (number, woken) = shard.waiters.register(hash);
+        (number, woken, patience.min(at_most))
     };
     let mut waiter = Registered { inner, hash, number, woken };
-    let patience = expires_in.map_or(at_most, |left| left.min(at_most));
     // Woken, or out of time: the caller looks again either way.
     let _ = tokio::time::timeout(patience, &mut waiter.woken).await;
+}
+
+/// How long to sleep on a value: until it ends, or until it may have ended without a wake-up.
+fn patience(inner: &Inner, seen: &Seen<'_>) -> Duration {
+    let left = seen.expiry().remaining();
+    let cached = matches!(seen.value, Cow::Owned(_));
+    let manual = matches!(inner.clock, Clock::Manual(_)) && left.is_some();
+    let unannounced = if cached || manual { LOOK_AGAIN } else { Duration::MAX };
+    left.map_or(unannounced, |left| left.min(unannounced))
 }
 
 /// A registered waiter, which leaves nothing behind when it is dropped.

@@ -190,6 +190,37 @@ async fn waiters_are_woken_by_the_write_and_leave_nothing_behind() {
     assert_eq!(before.elapsed(), Duration::from_secs(5));
 }
 
+/// What a waiter for a change of `k`, which holds `v`, finds when it returns, and after how long.
+async fn wait(kv: &MemoryStore) -> (Option<Vec<u8>>, Duration) {
+    let began = tokio::time::Instant::now();
+    kv.wait_for_change(b"k", Some(b"v"), Duration::from_secs(60 * 60)).await;
+    (kv.get(b"k").await.unwrap().map(Into::into), began.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_sees_within_a_second_that_its_value_was_evicted() {
+    let kv = MemoryStore::builder().max_bytes(100_000).build();
+    kv.set(b"k", b"v", None).await.unwrap();
+    let evict = async {
+        for id in 0..1_000_u32 {
+            kv.set(&id.to_be_bytes(), &[0; 64], None).await.unwrap();
+        }
+    };
+    let ((left, after), ()) = tokio::join!(wait(&kv), evict);
+    assert_eq!(left, None);
+    assert!(after <= Duration::from_secs(1), "{after:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_sees_within_a_second_that_a_manual_clock_passed_a_deadline() {
+    let clock = ManualClock::new();
+    let kv = MemoryStore::builder().clock(clock.clone()).build();
+    kv.set(b"k", b"v", Some(DAY)).await.unwrap();
+    let ((left, after), ()) = tokio::join!(wait(&kv), async { clock.advance(DAY) });
+    assert_eq!(left, None);
+    assert!(after <= Duration::from_secs(1), "{after:?}");
+}
+
 #[tokio::test]
 async fn the_last_handle_frees_everything() {
     let kv = MemoryStore::builder().sweep_every(Duration::from_millis(1)).build();
