@@ -3,13 +3,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use derp_kv_core::{Error, ErrorKind, Flights, Result};
+use derp_kv_core::{Flights, Result};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::task::AbortHandle;
 
 use crate::builder::{MemoryBuilder, OnFull};
 use crate::cached::Cached;
 use crate::clock::Clock;
+use crate::room::{Refusal, Room};
 use crate::shard::Shard;
 use crate::slot::{Seen, Slot};
 
@@ -103,14 +104,14 @@ impl Inner {
     pub(crate) fn update<T>(
         &self,
         key: &[u8],
-        mut f: impl FnMut(&mut Slot<'_>) -> Result<T>,
+        mut f: impl FnMut(&mut Slot<'_>) -> Result<T, Refusal>,
     ) -> Result<T> {
         let hash = self.hash(key);
-        self.reclaiming(|| {
+        self.reclaiming(|sweep_per_key| {
             let mut shard = self.shard(Self::shard_index(hash)).write();
             // Read inside the lock: an older time would apply to a newer value.
             let now = self.clock.now();
-            self.sweep_some(&mut shard, now, SWEEP_PER_WRITE);
+            self.sweep_some(&mut shard, now, sweep_per_key);
             f(&mut Slot::new(self, &mut shard, hash, key, now))
         })
     }
@@ -119,31 +120,32 @@ impl Inner {
     pub(crate) fn update_many<T>(
         &self,
         hashes: &[u64],
-        mut f: impl FnMut(&mut LockedShards<'_>) -> Result<T>,
+        mut f: impl FnMut(&mut LockedShards<'_>) -> Result<T, Refusal>,
     ) -> Result<T> {
-        self.reclaiming(|| {
+        self.reclaiming(|sweep_per_key| {
             let indices = Self::shard_indices(hashes);
             let guards = indices.iter().map(|&index| self.shard(index).write()).collect();
             let now = self.clock.now();
             let mut shards = LockedShards { inner: self, indices, guards, now };
             for &hash in hashes {
-                self.sweep_some(shards.shard(hash), now, SWEEP_PER_WRITE);
+                self.sweep_some(shards.shard(hash), now, sweep_per_key);
             }
             f(&mut shards)
         })
     }
 
-    /// Runs `attempt` again for as long as it finds no room and something expired makes some.
-    fn reclaiming<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-        let mut result = attempt();
+    /// Runs `attempt` again for as long as it finds no room and something expired makes some. It is
+    /// told how many due deadlines to take care of for each key: only once, for the steps between
+    /// the attempts sweep enough.
+    fn reclaiming<T>(&self, mut attempt: impl FnMut(usize) -> Result<T, Refusal>) -> Result<T> {
+        let mut result = attempt(SWEEP_PER_WRITE);
         for _ in 0..RECLAIM_STEPS {
-            let full = result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Full);
-            if !full || !self.reclaim_step() {
+            if !matches!(result, Err(Refusal::NoRoomNow)) || !self.reclaim_step() {
                 break;
             }
-            result = attempt();
+            result = attempt(0);
         }
-        result
+        result.map_err(Refusal::into_error)
     }
 
     /// The read locks of the shards of `hashes`, with their indices in ascending order.
@@ -165,12 +167,15 @@ impl Inner {
     }
 
     /// Counts bytes that pinned records are about to grow by.
-    pub(crate) fn reserve(&self, growth: usize) -> Result<()> {
+    pub(crate) fn reserve(&self, Room { size, growth }: Room) -> Result<(), Refusal> {
         let max = self.max_bytes.unwrap_or(usize::MAX);
+        if size > max {
+            return Err(Refusal::never_fits());
+        }
         let add = |used: usize| used.checked_add(growth).filter(|&sum| growth == 0 || sum <= max);
         match self.pinned_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add) {
             Ok(_) => Ok(()),
-            Err(_) => Err(Error::new(ErrorKind::Full, "the store's memory bound is reached")),
+            Err(_) => Err(Refusal::NoRoomNow),
         }
     }
 

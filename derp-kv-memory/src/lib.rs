@@ -29,6 +29,7 @@ mod cached;
 mod clock;
 mod config;
 mod inner;
+mod room;
 mod scan;
 mod shard;
 mod slot;

@@ -1,11 +1,12 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use derp_kv_core::{Error, ErrorKind, Expiry, Result};
+use derp_kv_core::Expiry;
 
 use crate::cached::cached_size;
 use crate::clock::Deadline;
 use crate::inner::Inner;
+use crate::room::{Refusal, Room};
 use crate::shard::{Record, Shard, record_size};
 
 /// moka counts the writes of an entry in 16 bits; an entry written more often can no longer be
@@ -75,26 +76,25 @@ impl<'a> Slot<'a> {
     }
 
     /// Writes a value that may be evicted, unless the key is pinned and live: then it stays so.
-    pub(crate) fn write_cached(&mut self, value: &[u8], deadline: Option<Deadline>) -> Result<()> {
-        let growth = self.cached_growth(value)?;
-        self.inner.reserve(growth)?;
+    pub(crate) fn write_cached(
+        &mut self,
+        value: &[u8],
+        deadline: Option<Deadline>,
+    ) -> Result<(), Refusal> {
+        let room = self.cached_room(value)?;
+        self.inner.reserve(room)?;
         self.write_cached_reserved(value, deadline);
         Ok(())
     }
 
-    /// The bytes to reserve before [`write_cached_reserved`](Self::write_cached_reserved).
-    pub(crate) fn cached_growth(&self, value: &[u8]) -> Result<usize> {
+    /// The room to reserve before [`write_cached_reserved`](Self::write_cached_reserved).
+    pub(crate) fn cached_room(&self, value: &[u8]) -> Result<Room, Refusal> {
         if self.goes_to_cache() {
             let max = self.inner.max_bytes.unwrap_or(usize::MAX);
-            if cached_size(self.key, value) > max {
-                return Err(Error::new(
-                    ErrorKind::Full,
-                    "the value is larger than the store's memory bound",
-                ));
-            }
-            return Ok(0);
+            let fits = cached_size(self.key, value) <= max;
+            return if fits { Ok(Room::default()) } else { Err(Refusal::never_fits()) };
         }
-        Ok(self.pinned_growth(value))
+        Ok(self.pinned_room(value))
     }
 
     pub(crate) fn write_cached_reserved(&mut self, value: &[u8], deadline: Option<Deadline>) {
@@ -113,8 +113,12 @@ impl<'a> Slot<'a> {
     }
 
     /// Writes a record that is never evicted.
-    pub(crate) fn write_pinned(&mut self, value: &[u8], deadline: Option<Deadline>) -> Result<()> {
-        self.inner.reserve(self.pinned_growth(value))?;
+    pub(crate) fn write_pinned(
+        &mut self,
+        value: &[u8],
+        deadline: Option<Deadline>,
+    ) -> Result<(), Refusal> {
+        self.inner.reserve(self.pinned_room(value))?;
         self.put_pinned(Bytes::copy_from_slice(value), deadline);
         Ok(())
     }
@@ -163,9 +167,10 @@ impl<'a> Slot<'a> {
         self.inner.cached.is_some() && !self.shard.find(self.hash, self.key).is_some_and(pinned)
     }
 
-    fn pinned_growth(&self, value: &[u8]) -> usize {
+    fn pinned_room(&self, value: &[u8]) -> Room {
         let old = self.shard.find(self.hash, self.key).map_or(0, Record::size);
-        record_size(self.key, value).saturating_sub(old)
+        let size = record_size(self.key, value);
+        Room { size, growth: size.saturating_sub(old) }
     }
 
     fn put_pinned(&mut self, value: Bytes, deadline: Option<Deadline>) {

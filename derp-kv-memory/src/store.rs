@@ -11,6 +11,7 @@ use futures_core::stream::BoxStream;
 use crate::builder::MemoryBuilder;
 use crate::clock::Deadline;
 use crate::inner::Inner;
+use crate::room::Room;
 use crate::slot::{Seen, expiry};
 use crate::{scan, sweep};
 
@@ -140,11 +141,11 @@ impl KvStore for MemoryStore {
         let hashes: Vec<_> = items.iter().map(|(key, _)| self.inner.hash(key)).collect();
         let write = |shards: &mut crate::inner::LockedShards<'_>| {
             // Room for all of them is made sure of first: the batch is written whole or not.
-            let mut growth = 0_usize;
+            let mut room = Room::default();
             for ((key, value), &hash) in items.iter().zip(&hashes) {
-                growth = growth.saturating_add(shards.slot(hash, key).cached_growth(value)?);
+                room = room.and(shards.slot(hash, key).cached_room(value)?);
             }
-            self.inner.reserve(growth)?;
+            self.inner.reserve(room)?;
             for ((key, value), &hash) in items.iter().zip(&hashes) {
                 let mut slot = shards.slot(hash, key);
                 slot.write_cached_reserved(value, deadline(slot.now, ttl));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use derp_kv_core::KvStore;
+use derp_kv_core::{ErrorKind, KvStore};
 use derp_kv_memory::{MemoryStore, OnFull};
 
 const TTL: Option<Duration> = Some(Duration::from_secs(1));
@@ -32,4 +32,59 @@ async fn a_large_value_takes_the_room_of_many_small_expired_ones() {
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(kv.set_nx(b"large", &[0; 900_000], None).await.unwrap());
     }
+}
+
+/// A store that is full of so many pinned records, all expired, and the size of each.
+async fn full_of_expired(mode: OnFull, records: u32) -> (MemoryStore, usize) {
+    let probe = MemoryStore::new();
+    probe.set_nx(&[0; 4], b"small", None).await.unwrap();
+    let one = probe.pinned_bytes();
+    let bound = u64::from(records) * one as u64;
+    let kv = MemoryStore::builder().max_bytes(bound).on_full(mode).build();
+    for id in 0..records {
+        kv.set_nx(&id.to_be_bytes(), b"small", TTL).await.unwrap();
+    }
+    assert_eq!(kv.pinned_bytes() as u64, bound);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    (kv, one)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_can_never_fit_reclaims_no_more_than_a_write_that_is_taken() {
+    for mode in [OnFull::Reject, OnFull::EvictCached] {
+        let (kv, one) = full_of_expired(mode, 20_000).await;
+        let bound = kv.pinned_bytes();
+        let (oversize, more_than_half) = (vec![0; bound], vec![0; bound / 2]);
+        let mut batches = vec![[(&b"a"[..], &b"v"[..]), (b"b", &oversize)]];
+        if mode == OnFull::Reject {
+            // Either alone would fit.
+            batches.push([(b"a", &more_than_half), (b"b", &more_than_half)]);
+        }
+        let error = kv.set_nx(b"large", &oversize, None).await.unwrap_err();
+        assert_eq!((error.kind(), error.operation()), (ErrorKind::Full, Some("set_nx")));
+        for batch in &batches {
+            let error = kv.mset(batch, None).await.unwrap_err();
+            assert_eq!((error.kind(), error.operation()), (ErrorKind::Full, Some("mset")));
+        }
+        // Two a key.
+        let swept = 2 + 2 * 2 * batches.len();
+        assert!(kv.pinned_bytes() >= bound - swept * one, "{mode:?}: {}", kv.pinned_bytes());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_without_room_reclaims_what_it_needs_and_a_step_at_most() {
+    let (kv, one) = full_of_expired(OnFull::Reject, 40_000).await;
+    let bound = kv.pinned_bytes();
+    let keys: Vec<_> = (0..1_000_u32).map(|id| format!("new:{id}")).collect();
+    let value = vec![0; 5 * one];
+    let items: Vec<_> = keys.iter().map(|key| (key.as_bytes(), &value[..])).collect();
+    let probe = MemoryStore::new();
+    probe.mset(&items, None).await.unwrap();
+    kv.mset(&items, None).await.unwrap();
+    // More than the two records a key that each batch sweeps anyway.
+    let need = probe.pinned_bytes();
+    assert!(need > 2 * 1_000 * one);
+    let reclaimed = bound + need - kv.pinned_bytes();
+    assert!(reclaimed < need + 256 * one, "{} records", reclaimed / one);
 }
