@@ -207,8 +207,22 @@ impl Inner {
         taken > 0
     }
 
+    /// Sweeps from one shard on until a step's budget is used or all were visited. Returns the shard
+    /// to go on with.
+    pub(crate) fn sweep_step(&self, from: usize) -> usize {
+        let mut taken = 0;
+        for index in from..SHARDS {
+            taken += self.sweep_shard(index, SWEEP_PER_STEP - taken);
+            if taken >= SWEEP_PER_STEP {
+                // There may be more in this one.
+                return index;
+            }
+        }
+        SHARDS
+    }
+
     /// Looks at no more than `budget` due deadlines of one shard and returns how many there were.
-    pub(crate) fn sweep_shard(&self, index: usize, budget: usize) -> usize {
+    fn sweep_shard(&self, index: usize, budget: usize) -> usize {
         let mut shard = self.shard(index).write();
         let now = self.clock.now();
         self.sweep_some(&mut shard, now, budget)

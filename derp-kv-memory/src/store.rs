@@ -37,7 +37,7 @@ use crate::{scan, sweep};
 /// ```
 #[derive(Clone)]
 pub struct MemoryStore {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl MemoryStore {

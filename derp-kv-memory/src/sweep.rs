@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::inner::{Inner, SHARDS, SWEEP_PER_STEP};
+use crate::inner::{Inner, SHARDS};
 
 /// Starts the sweep where one is wanted, none runs, and there is a runtime to run it. The runtime
 /// of an earlier one may have ended.
@@ -22,16 +22,60 @@ pub(crate) fn ensure(inner: &Arc<Inner>) {
 async fn run(store: Weak<Inner>, every: Duration) {
     loop {
         tokio::time::sleep(every).await;
-        for shard in 0..SHARDS {
-            // The lock is let go between steps, and the store may go away.
-            loop {
-                let Some(inner) = store.upgrade() else { return };
-                if inner.sweep_shard(shard, SWEEP_PER_STEP) < SWEEP_PER_STEP {
-                    break;
-                }
-                drop(inner);
-                tokio::task::yield_now().await;
-            }
+        if !sweep_all(&store).await {
+            return;
         }
+    }
+}
+
+/// Visits all shards in steps; other tasks run between them, and the store may go away. Tells
+/// whether it is still there.
+async fn sweep_all(store: &Weak<Inner>) -> bool {
+    let mut from = 0;
+    while from < SHARDS {
+        let Some(inner) = store.upgrade() else { return false };
+        from = inner.sweep_step(from);
+        drop(inner);
+        tokio::task::yield_now().await;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use derp_kv_core::KvStore;
+
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::inner::SWEEP_PER_STEP;
+    use crate::store::MemoryStore;
+
+    #[tokio::test]
+    async fn other_tasks_run_after_every_step_however_little_is_due_in_one_shard() {
+        let clock = ManualClock::new();
+        let kv = MemoryStore::builder().clock(clock.clone()).build();
+        for id in 0..20_000_u32 {
+            kv.set(&id.to_be_bytes(), b"v", Some(Duration::from_secs(1))).await.unwrap();
+        }
+        clock.advance(Duration::from_secs(1));
+        let (full, one) = (kv.pinned_bytes(), kv.pinned_bytes() / 20_000);
+        let most_freed = Arc::new(AtomicUsize::new(0));
+        let other = tokio::spawn({
+            let (kv, most_freed) = (kv.clone(), most_freed.clone());
+            let mut before = full;
+            async move {
+                while before > 0 {
+                    let now = kv.pinned_bytes();
+                    most_freed.fetch_max(before - now, Ordering::Relaxed);
+                    before = now;
+                    tokio::task::yield_now().await;
+                }
+            }
+        });
+        assert!(sweep_all(&Arc::downgrade(&kv.inner)).await);
+        other.await.unwrap();
+        assert_eq!(most_freed.load(Ordering::Relaxed), SWEEP_PER_STEP * one);
     }
 }
