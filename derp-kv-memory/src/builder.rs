@@ -42,7 +42,10 @@ pub struct MemoryBuilder {
 
 impl MemoryBuilder {
     /// Bounds the memory, in bytes, counted with an estimate of what an entry costs beside its
-    /// key and value. Cached values and pinned records are each kept below it.
+    /// key and value.
+    ///
+    /// The bound is one for cached values and again one for pinned records: a store that evicts
+    /// may hold up to twice `max_bytes`. One that rejects has pinned records only.
     pub fn max_bytes(mut self, max_bytes: u64) -> Self {
         self.max_bytes = Some(max_bytes);
         self

@@ -13,7 +13,7 @@ const FIELDS: [&str; 2] = ["max_bytes", "on_full"];
 ///
 /// ```toml
 /// [kv.memory]
-/// max_bytes = 268_435_456     # none: unbounded
+/// max_bytes = 268_435_456     # cached values and pinned records each; none: unbounded
 /// on_full = "evict_cached"    # or "reject"
 /// ```
 ///
@@ -34,7 +34,8 @@ const FIELDS: [&str; 2] = ["max_bytes", "on_full"];
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryConfig {
-    /// The memory bound in bytes, above zero; none: unbounded.
+    /// The memory bound in bytes, above zero; none: unbounded. It holds for cached values and for
+    /// pinned records separately: a store that evicts may take up to twice as much.
     pub max_bytes: Option<u64>,
     /// What happens at the bound.
     pub on_full: OnFull,

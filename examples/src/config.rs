@@ -8,7 +8,8 @@ use derp_kv_memory::MemoryConfig;
 use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
 use serde::Deserialize;
 
-/// The memory bound of the embedded store where the file sets none: 256 MiB.
+/// The memory bound of the embedded store where the file sets none: 256 MiB of cached values, and as
+/// much of pinned records.
 pub const DEFAULT_MAX_BYTES: u64 = 256 * 1024 * 1024;
 
 /// A store that can be opened.
