@@ -1,5 +1,6 @@
 //! Which store the service runs on.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use derp_kv_core::{Error, ErrorKind, KvStore, Result};
 use derp_kv_memory::MemoryConfig;
 use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 /// The memory bound of the embedded store where the file sets none: 256 MiB of cached values, and as
 /// much of pinned records.
@@ -14,8 +16,9 @@ pub const DEFAULT_MAX_BYTES: u64 = 256 * 1024 * 1024;
 
 /// A store that can be opened.
 ///
-/// `[kv] backend` is `"memory"` or `"valkey"`. Without it, a table `[kv.valkey]` alone means
-/// Valkey, `[kv.memory]` alone or nothing at all means memory, and both tables are an error.
+/// `[kv] backend` is `"memory"` or `"valkey"`. Without it, the one table `[kv.memory]` or
+/// `[kv.valkey]` says which; both of them are an error, and so is none, for a file that was meant to
+/// choose a store has another name for it then.
 #[derive(Clone, Debug)]
 pub enum Config {
     /// The embedded store, under a memory bound.
@@ -30,11 +33,20 @@ struct File {
     kv: Tables,
 }
 
+const KEYS: [&str; 3] = ["backend", "memory", "valkey"];
+
 #[derive(Default, Deserialize)]
 struct Tables {
     backend: Option<String>,
     memory: Option<toml::Table>,
     valkey: Option<toml::Table>,
+}
+
+/// The same text again, for its keys alone.
+#[derive(Deserialize)]
+struct Names {
+    #[serde(default)]
+    kv: BTreeMap<String, IgnoredAny>,
 }
 
 impl Config {
@@ -44,13 +56,12 @@ impl Config {
     ///
     /// [`ErrorKind::InvalidArgument`] names the field.
     pub fn from_toml_str(text: &str) -> Result<Self> {
-        // The error's own text quotes the line, which may hold a password.
-        let file: File = toml::from_str(text).map_err(|error| {
-            let start = error.span().map_or(0, |span| span.start);
-            let line = text.get(..start).map_or(1, |before| before.matches('\n').count() + 1);
-            invalid(format!("derp.toml, line {line}: not valid TOML, or a wrong type in [kv]"))
-        })?;
-        let kv = file.kv;
+        let kv = parse::<File>(text)?.kv;
+        let names = parse::<Names>(text)?.kv;
+        if let Some(unknown) = names.keys().find(|name| !KEYS.contains(&name.as_str())) {
+            let known = KEYS.join(", ");
+            return Err(invalid(format!("[kv] {unknown}: no such key; known: {known}")));
+        }
         let valkey = match (kv.backend.as_deref(), kv.memory.is_some(), kv.valkey.is_some()) {
             (Some("memory"), ..) => false,
             (Some("valkey"), ..) => true,
@@ -59,6 +70,11 @@ impl Config {
             }
             (None, true, true) => {
                 let message = "[kv] backend: set it, for there is [kv.memory] and [kv.valkey]";
+                return Err(invalid(message));
+            }
+            (None, false, false) => {
+                let message =
+                    "[kv] backend: set it, for there is no [kv.memory] and no [kv.valkey]";
                 return Err(invalid(message));
             }
             (None, _, valkey) => valkey,
@@ -114,6 +130,15 @@ impl Default for Config {
     }
 }
 
+fn parse<T: for<'a> Deserialize<'a>>(text: &str) -> Result<T> {
+    // The error's own text quotes the line, which may hold a password.
+    toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let line = text.get(..start).map_or(1, |before| before.matches('\n').count() + 1);
+        invalid(format!("derp.toml, line {line}: not valid TOML, or a wrong type in [kv]"))
+    })
+}
+
 fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidArgument, message.into())
 }
@@ -134,5 +159,38 @@ mod tests {
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
             assert!(error.to_string().contains("line "), "{error}");
         }
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named_and_its_value_is_not() {
+        for (text, named) in [
+            ("[kv.valky]\npassword = \"hunter2\"", "[kv] valky: no such key"),
+            ("[kv.memory]\n[kv.valky]\npassword = \"hunter2\"", "[kv] valky: no such key"),
+            ("[kv]\nbackends = \"hunter2\"", "[kv] backends: no such key"),
+            ("[kv]\nbackend = \"valkey\"\nurl = \"hunter2\"", "[kv] url: no such key"),
+        ] {
+            let error = Config::from_toml_str(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.to_string().contains(named), "{text}: {error}");
+            assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_says_which_store() {
+        for (text, backend) in [
+            ("[kv]\nbackend = \"memory\"", "memory"),
+            ("[kv.memory]", "memory"),
+            ("[kv]\nbackend = \"valkey\"\n[kv.valkey]\n[kv.memory]", "valkey"),
+            ("[kv.valkey]\n[other]\nvalky = 1", "valkey"),
+        ] {
+            assert_eq!(Config::from_toml_str(text).unwrap().backend(), backend, "{text}");
+        }
+        for text in ["", "[kv]", "[kvs.valkey]", "[valkey]"] {
+            let error = Config::from_toml_str(text).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.to_string().contains("[kv] backend: set it"), "{text}: {error}");
+        }
+        assert_eq!(Config::default().backend(), "memory");
     }
 }

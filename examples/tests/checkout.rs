@@ -56,6 +56,8 @@ fn a_wrong_configuration_names_the_field_and_exits_with_2() {
     for (text, named) in [
         ("[kv]\nbackend = \"disk\"", "[kv] backend"),
         ("[kv.memory]\n[kv.valkey]", "[kv] backend"),
+        ("[kv.valky]", "[kv] valky"),
+        ("[service]\nname = \"checkout\"", "[kv] backend"),
         ("[kv.memory]\nmax_byte = 1", "max_byte"),
         ("[kv.memory]\nmax_bytes = 0", "max_bytes"),
         ("[kv.valkey]\nadresses = []", "adresses"),
@@ -63,7 +65,10 @@ fn a_wrong_configuration_names_the_field_and_exits_with_2() {
     ] {
         let path = common::scratch("derp.toml");
         std::fs::write(&path, text).unwrap();
-        let output = Command::new(CHECKOUT).arg("--config").arg(&path).output().unwrap();
+        let mut command = Command::new(CHECKOUT);
+        // A configuration that is taken must end too: the test fails then, and does not wait.
+        command.arg("--config").arg(&path).args(["--listen", "nowhere"]);
+        let output = command.output().unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{text}: {error}");
         assert!(error.contains(named), "{text}: {error}");
