@@ -65,16 +65,24 @@ impl From<Error> for ApiError {
             ),
             // A retry changes nothing about these.
             ErrorKind::InvalidArgument | ErrorKind::Corrupt | ErrorKind::Unsupported => {
-                eprintln!("store: {error}");
+                eprintln!("store: {}", with_causes(&error));
                 Self::internal()
             }
             _ => {
-                eprintln!("store: {error}");
+                eprintln!("store: {}", with_causes(&error));
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "try again later")
                     .retry_after_secs(seconds)
             }
         }
     }
+}
+
+/// An error with its causes, which its own text does not repeat, in one line whatever they hold.
+#[must_use]
+pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<_> = chain.map(ToString::to_string).collect();
+    texts.join(": ").lines().collect::<Vec<_>>().join(" | ")
 }
 
 /// Rounded up: a client that waits so long is never too early.
@@ -90,5 +98,22 @@ impl IntoResponse for ApiError {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_line_has_every_cause() {
+        let refused = std::io::Error::other("connection refused\nby the peer");
+        let node = Error::new(ErrorKind::Unavailable, "node a:6379").with_source(refused);
+        let error = Error::new(ErrorKind::Timeout, "no answer").with_source(node);
+        let line = with_causes(&error);
+        for cause in ["no answer", "node a:6379", "connection refused | by the peer"] {
+            assert_eq!(line.matches(cause).count(), 1, "{line}");
+        }
+        assert_eq!(line.lines().count(), 1, "{line}");
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use derp_kv_examples::app::{self, Settings};
 use derp_kv_examples::config::Config;
+use derp_kv_examples::error::with_causes;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -33,9 +34,7 @@ async fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // With its causes, and in one line whatever they hold.
-            let line: Vec<_> = error.chain().map(ToString::to_string).collect();
-            eprintln!("checkout: {}", line.join(": ").lines().collect::<Vec<_>>().join(" | "));
+            eprintln!("checkout: {}", with_causes(error.as_ref()));
             ExitCode::from(code)
         }
     }
