@@ -22,7 +22,7 @@ use crate::tls;
 /// Counts the bytes of one connection.
 ///
 /// The counts prove two things that no reply tells: that a request cannot have left (nothing was
-/// written since it was handed over), and that a silent connection is making no progress.
+/// written since it was handed over), and that a connection which owes an answer does not speak.
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     read: AtomicU64,
@@ -33,6 +33,10 @@ pub(crate) struct Meter {
 impl Meter {
     pub(crate) fn written(&self) -> u64 {
         self.written.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn read(&self) -> u64 {
+        self.read.load(Ordering::Relaxed)
     }
 
     pub(crate) fn total(&self) -> u64 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::address::Address;
 use crate::backoff::Backoff;
@@ -149,7 +149,7 @@ impl Shared {
         // Twice per deadline and more: a dead connection is replaced in time for a retry.
         let step = (self.config.op_timeout / 4)
             .clamp(Duration::from_millis(10), Duration::from_millis(500));
-        let mut traffic = wire.traffic();
+        let mut ear = Ear::to(wire);
         loop {
             tokio::select! {
                 () = wire.closed() => return None,
@@ -161,13 +161,7 @@ impl Shared {
                 }
                 () = sleep(step) => {}
             }
-            let now = wire.traffic();
-            let silent = wire.expects_answer() && now == traffic;
-            if now != traffic {
-                wire.forget_abandoned();
-            }
-            traffic = now;
-            if silent {
+            if ear.finds_silent(wire, self.config.op_timeout.max(step)) {
                 wire.set_silent(true);
                 self.state.send_replace(State::Silent(Arc::clone(wire)));
                 if let Some(successor) = self.doubt(wire, step).await {
@@ -176,7 +170,7 @@ impl Shared {
                 }
                 wire.set_silent(false);
                 self.state.send_replace(State::Live(Arc::clone(wire)));
-                traffic = wire.traffic();
+                ear = Ear::to(wire);
             }
         }
     }
@@ -207,6 +201,36 @@ impl Shared {
             () = wire.closed() => Some(None),
             successor = successor => Some(successor),
         }
+    }
+}
+
+/// Listens to a connection, and finds it silent where an answer is due and does not come.
+struct Ear {
+    traffic: u64,
+    heard: u64,
+    /// Since when an answer has been due without a byte from the server.
+    due: Option<Instant>,
+}
+
+impl Ear {
+    fn to(wire: &Wire) -> Self {
+        Self { traffic: wire.traffic(), heard: wire.heard(), due: None }
+    }
+
+    /// To be asked again and again. Silent is who does nothing at all, and who takes requests for
+    /// longer than any caller waits and says nothing: a hole acknowledges whatever is sent. A
+    /// request that takes long to leave is progress until then.
+    fn finds_silent(&mut self, wire: &Wire, patience: Duration) -> bool {
+        let before = std::mem::replace(self, Self { due: self.due, ..Self::to(wire) });
+        if self.heard != before.heard {
+            wire.forget_abandoned();
+        }
+        if !wire.expects_answer() || self.heard != before.heard {
+            self.due = None;
+            return false;
+        }
+        let due = *self.due.get_or_insert_with(Instant::now);
+        self.traffic == before.traffic || due.elapsed() >= patience
     }
 }
 

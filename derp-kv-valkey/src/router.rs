@@ -92,7 +92,11 @@ impl Router {
         };
         match answered {
             Ok(result) => result,
-            Err(_) => Err(progress.into_timeout(at_most)),
+            Err(_) => {
+                // Nobody may serve there any more: a frozen node says nothing of its successor.
+                self.shared.doubt();
+                Err(progress.into_timeout(at_most))
+            }
         }
         .map_err(|error| error.with_operation(request.operation))
     }

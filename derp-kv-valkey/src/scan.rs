@@ -102,7 +102,10 @@ impl Scan<'_> {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => return Ok(None),
                 Ok(Err(error)) => return Err(error),
-                Err(_) => return Err(progress.into_timeout(at_most)),
+                Err(_) => {
+                    self.router.shared.doubt();
+                    return Err(progress.into_timeout(at_most));
+                }
             }
         }
     }

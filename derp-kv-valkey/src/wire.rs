@@ -201,6 +201,11 @@ impl Wire {
         self.meter.total()
     }
 
+    /// Bytes that have come from the server.
+    pub(crate) fn heard(&self) -> u64 {
+        self.meter.read()
+    }
+
     /// Sends what keeps the link itself alive, also when requests may not be sent.
     pub(crate) async fn send_control(&self, cmd: &Cmd) -> Sent {
         let mut connection = self.connection.clone();

@@ -134,6 +134,39 @@ async fn a_frozen_primary_and_a_moved_slot() {
     report_row("14", "hung primary, a slot moved elsewhere", saw, back, "nothing, nothing twice");
 }
 
+/// The frozen node says nothing of its successor, and under steady calls it seems to be busy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_primary_with_a_promoted_replica() {
+    let mut cluster =
+        Cluster::builder(3, 1).node_timeout(Duration::from_secs(1)).start().await.expect("cluster");
+    let key = cluster.key_owned_by(0).await.expect("key");
+    let store = connect_cluster(cluster.addresses(), SHORT).await;
+    store.set(key.as_bytes(), b"v", None).await.expect("set");
+    cluster.node(0).command(&["WAIT", "1", "20000"]).await.expect("replicated");
+    cluster.node_mut(0).freeze().expect("freeze");
+    let mut calls = JoinSet::new();
+    for number in 0..10_u32 {
+        let (store, key) = (store.clone(), key.clone());
+        calls.spawn(async move {
+            tokio::time::sleep(SHORT / 10 * number).await;
+            loop {
+                let _ = ends("get", store.get(key.as_bytes())).await;
+            }
+        });
+    }
+    let slot = slot_of(key.as_bytes());
+    assert_eq!(cluster.wait_for_new_owner(slot, 0).await.expect("failover"), 3);
+    let start = Instant::now();
+    let mut failed = 0;
+    while let Err(error) = ends("get", store.get(key.as_bytes())).await {
+        failed += 1;
+        // Each takes its whole deadline: more of them, and only the clock would refresh the map.
+        assert!(failed <= 5, "the new owner is not found: {error:?}");
+    }
+    let saw = format!("{failed} more calls timed out");
+    report_row("14", "hung primary, its replica promoted", saw, start.elapsed(), "nothing");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slots_move_key_by_key() {
     let cluster = Cluster::start(3, 0).await.expect("cluster");

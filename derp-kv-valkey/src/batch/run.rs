@@ -68,6 +68,9 @@ impl Batch<'_> {
         let at_most = router.config().op_timeout;
         let driven = self.drive(router, &mut outcomes, &mut progress);
         let timed_out = timeout(at_most, driven).await.is_err();
+        if timed_out {
+            router.shared.doubt();
+        }
 
         let settled = outcomes.iter().filter(|outcome| matches!(outcome, Some(Ok(_)))).count();
         let failed = outcomes.iter().find_map(|outcome| match outcome {
