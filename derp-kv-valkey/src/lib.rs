@@ -19,6 +19,7 @@ mod scan;
 mod script;
 mod slots;
 mod store;
+mod stream;
 mod task;
 #[cfg(feature = "test-server")]
 pub mod test_server;

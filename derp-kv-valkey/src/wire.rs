@@ -13,11 +13,12 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use crate::address::Address;
 use crate::config::{Mode, ValkeyConfig};
-use crate::dial::{Meter, dial};
+use crate::dial::dial;
 use crate::failure::Failure;
 use crate::hello::{self, Hello};
 use crate::reply::is_unsupported;
 use crate::request::{Body, Form, Native, Request};
+use crate::stream::Meter;
 use crate::task::Task;
 use crate::waiters::Waiters;
 
