@@ -30,8 +30,8 @@ const LONGEST_RUN_OF_TROUBLE: usize = 16;
 ///
 /// A node's cursor is worth something only on that node and only while it runs, so a scan that
 /// loses its connection begins that node again. Slots are covered, not nodes: a slot counts once a
-/// node has been scanned from end to end and still owns it then. What has moved meanwhile is
-/// scanned again where it is now.
+/// node has been scanned from end to end and has owned it at both ends. What has moved meanwhile
+/// is scanned again where it is now.
 struct Scan<'a> {
     router: &'a Router,
     prefix: Vec<u8>,
@@ -157,8 +157,29 @@ impl Scan<'_> {
                 }
             };
             self.pass = Some(Pass { link, wire, cursor: 0, slots, receives });
-            return Ok(true);
+            if !self.router.is_cluster() || receives {
+                return Ok(true);
+            }
+            let Some(ownership) = self.ownership(progress).await? else { return Ok(true) };
+            let Some(pass) = &mut self.pass else { return Ok(true) };
+            // A slot that arrives later may lie where the cursor has been by then.
+            pass.slots = pass.slots.and(&ownership.owned);
+            if !pass.slots.is_empty() {
+                return Ok(true);
+            }
+            // Not the owner, whatever the map says: ask again who is.
+            progress.obstacle = self.wanted.first().map(unserved);
+            self.pass = None;
+            self.router.shared.doubt();
+            self.backoff.sleep().await;
         }
+    }
+
+    /// What the node of the pass owns now. `None`: the pass is over.
+    async fn ownership(&mut self, progress: &mut Progress) -> Result<Option<Ownership>> {
+        let reply = self.request(redis::cmd("CLUSTER").arg("NODES"), progress).await?;
+        let (Some(reply), Some(pass)) = (reply, &self.pass) else { return Ok(None) };
+        Ownership::parse(&reply, pass.link.address()).map(Some).ok_or_else(reply::unexpected)
     }
 
     /// Sends to the node of the pass. `None`: the pass is over, and what it had to cover is still
@@ -219,12 +240,8 @@ impl Scan<'_> {
             self.pass = None;
             return Ok(());
         }
-        let Some(reply) = self.request(redis::cmd("CLUSTER").arg("NODES"), progress).await? else {
-            return Ok(());
-        };
+        let Some(ownership) = self.ownership(progress).await? else { return Ok(()) };
         let Some(pass) = self.pass.take() else { return Ok(()) };
-        let ownership =
-            Ownership::parse(&reply, pass.link.address()).ok_or_else(reply::unexpected)?;
         let covered = pass.slots.and(&ownership.owned);
         if pass.receives {
             return Ok(());

@@ -108,6 +108,26 @@ async fn slots_that_move_to_a_node_that_was_scanned_before() {
 }
 
 #[tokio::test]
+async fn a_slot_that_arrives_behind_the_cursor() {
+    const SLOT: u16 = 100;
+    let cluster = Cluster::start(3, 0).await.unwrap();
+    assert_eq!(cluster.owner_of(SLOT).await.unwrap(), 0);
+    cluster.move_slot(SLOT, 1).await.unwrap();
+    let kv = connect(&cluster).await;
+    let mut all = fill(&kv, "key:").await;
+    let late = Bytes::from(Cluster::key_in(SLOT));
+    kv.set(&late, b"v", None).await.unwrap();
+    all.insert(late);
+
+    // A page is a thousand keys, slot by slot: the first one leads far beyond.
+    let mut scan = kv.scan(b"key:");
+    let mut seen = HashSet::from([scan.next().await.unwrap().unwrap()]);
+    cluster.move_slot(SLOT, 0).await.unwrap();
+    drain(&mut seen, scan).await;
+    assert_eq!(seen, all);
+}
+
+#[tokio::test]
 async fn a_primary_that_dies() {
     let mut cluster = Cluster::start(3, 1).await.unwrap();
     let kv = connect(&cluster).await;
