@@ -26,10 +26,11 @@ pub(crate) async fn mget(router: &Router, keys: &[&[u8]]) -> Result<Vec<Option<B
     let operation = "mget";
     let values = if is_one_call(router, keys) {
         let cmd = many("MGET", keys.iter().copied());
-        match router.call(&Request::read(operation, keys[0], cmd)).await? {
-            Value::Array(values) if values.len() == keys.len() => values,
-            _ => return Err(reply::unexpected().with_operation(operation)),
-        }
+        let one_each = |reply| match reply {
+            Value::Array(values) if values.len() == keys.len() => Ok(values),
+            _ => Err(reply::unexpected()),
+        };
+        router.call(&Request::read(operation, keys[0], cmd), one_each).await?
     } else {
         let items = keys.iter().map(|key| (*key, &[][..])).collect();
         Batch { operation, kind: Kind::Get, items }.run(router).await?
@@ -53,17 +54,23 @@ pub(crate) async fn delete_many(router: &Router, keys: &[&[u8]]) -> Result<u64> 
     let replies = if is_one_call(router, keys) {
         // The server counts a key that is named twice once.
         let cmd = many("DEL", keys.iter().copied());
-        vec![router.call(&Request::write(operation, keys[0], cmd)).await?]
+        vec![router.call(&Request::write(operation, keys[0], cmd), Ok).await?]
     } else {
         let items = distinct(keys.iter().map(|key| (*key, &[][..])));
         Batch { operation, kind: Kind::Delete, items }.run(router).await?
     };
-    let count = replies.iter().try_fold(0, |sum, reply| {
-        let count = u64::try_from(reply::integer(reply)?).map_err(|_| reply::unexpected())?;
-        Ok(sum + count)
-    });
     // The server has answered a write: whatever it meant, keys may be gone.
-    count.map_err(|error: Error| error.with_operation(operation).with_may_have_applied(true))
+    sum(&replies, keys.len())
+        .map_err(|error: Error| error.with_operation(operation).with_may_have_applied(true))
+}
+
+/// The sum of the counts of deleted keys, which cannot be more than there were to delete.
+fn sum(replies: &[Value], keys: usize) -> Result<u64> {
+    replies.iter().try_fold(0_u64, |sum, reply| {
+        let count = u64::try_from(reply::integer(reply)?).ok();
+        let sum = count.and_then(|count| sum.checked_add(count));
+        sum.filter(|sum| *sum <= keys as u64).ok_or_else(reply::unexpected)
+    })
 }
 
 /// Whether one command to one server does it all: a call like any other.
@@ -102,6 +109,20 @@ fn distinct<'a>(items: impl Iterator<Item = Item<'a>>) -> Vec<Item<'a>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn impossible_counts_are_refused() {
+        let count = |counts: &[i64]| {
+            let replies: Vec<_> = counts.iter().copied().map(Value::Int).collect();
+            sum(&replies, 3).ok()
+        };
+        assert_eq!(count(&[]), Some(0));
+        assert_eq!(count(&[1, 0, 1]), Some(2));
+        assert_eq!(count(&[3, 0, 0]), Some(3));
+        assert_eq!(count(&[2, 2]), None);
+        assert_eq!(count(&[-1, 1]), None);
+        assert_eq!(count(&[i64::MAX; 3]), None);
+    }
 
     #[test]
     fn of_a_repeated_key_the_last_value_is_kept() {

@@ -99,7 +99,7 @@ pub(crate) fn integer(reply: &Value) -> Result<i64> {
 }
 
 /// 1 or `OK` is true; 0 or nil is false.
-pub(crate) fn flag(reply: &Value) -> Result<bool> {
+pub(crate) fn flag(reply: Value) -> Result<bool> {
     match reply {
         Value::Int(1) | Value::Okay => Ok(true),
         Value::Int(0) | Value::Nil => Ok(false),
@@ -107,7 +107,7 @@ pub(crate) fn flag(reply: &Value) -> Result<bool> {
     }
 }
 
-pub(crate) fn ok(reply: &Value) -> Result<()> {
+pub(crate) fn ok(reply: Value) -> Result<()> {
     match reply {
         Value::Okay => Ok(()),
         _ => Err(unexpected()),
@@ -236,8 +236,8 @@ mod tests {
         assert_eq!(value(odd()).unwrap_err().kind(), ErrorKind::Backend);
         assert_eq!(value(Value::Int(1)).unwrap_err().kind(), ErrorKind::Backend);
         assert_eq!(integer(&Value::Nil).unwrap_err().kind(), ErrorKind::Backend);
-        assert_eq!(flag(&Value::Int(2)).unwrap_err().kind(), ErrorKind::Backend);
-        assert_eq!(ok(&Value::Nil).unwrap_err().kind(), ErrorKind::Backend);
+        assert_eq!(flag(Value::Int(2)).unwrap_err().kind(), ErrorKind::Backend);
+        assert_eq!(ok(Value::Nil).unwrap_err().kind(), ErrorKind::Backend);
         assert_eq!(expiry(-3).unwrap_err().kind(), ErrorKind::Backend);
         assert_eq!(value(Value::Nil).unwrap(), None);
         assert_eq!(expiry(-2).unwrap(), None);

@@ -72,4 +72,16 @@ impl<'a> Request<'a> {
     pub(crate) fn write(operation: &'static str, key: &'a [u8], cmd: Cmd) -> Self {
         Self { operation, safety: Safety::Once, key, body: Body::Command(cmd) }
     }
+
+    /// A script that writes, and the command that some servers have instead.
+    pub(crate) fn script(
+        operation: &'static str,
+        key: &'a [u8],
+        script: &'a Script,
+        args: &'a [&'a [u8]],
+        native: Option<(Native, Cmd)>,
+    ) -> Self {
+        let body = Body::Script { script, args, native };
+        Self { operation, safety: Safety::Once, key, body }
+    }
 }

@@ -82,8 +82,12 @@ impl Router {
         self.shared.config.mode == Mode::Cluster
     }
 
-    /// Runs one request to its answer or to the deadline.
-    pub(crate) async fn call(&self, request: &Request<'_>) -> Result<Value> {
+    /// Runs one request to its answer, which `read` understands, or to the deadline.
+    pub(crate) async fn call<T>(
+        &self,
+        request: &Request<'_>,
+        read: impl FnOnce(Value) -> Result<T>,
+    ) -> Result<T> {
         let mut progress = Progress::default();
         let at_most = self.config().op_timeout;
         let answered = {
@@ -91,7 +95,11 @@ impl Router {
             timeout(at_most, attempt).await
         };
         match answered {
-            Ok(result) => result,
+            // The server has answered a write: whatever it meant, it may have done it.
+            Ok(result) => result.and_then(|reply| {
+                let once = request.safety == Safety::Once;
+                read(reply).map_err(|error| error.with_may_have_applied(once))
+            }),
             Err(_) => {
                 // Nobody may serve there any more: a frozen node says nothing of its successor.
                 self.shared.doubt();

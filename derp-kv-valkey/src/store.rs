@@ -13,8 +13,7 @@ use redis::Value;
 use crate::config::ValkeyConfig;
 use crate::request::{Body, Native, Request, Safety};
 use crate::router::Router;
-use crate::script::{self, Script};
-use crate::{batch, commands, reply, scan, tracking};
+use crate::{batch, commands, reply, scan, script, tracking};
 
 /// The longest command: a little below the server's `client-query-buffer-limit` of 1 GiB.
 const LONGEST_COMMAND: usize = 1024 * 1024 * 1024 - 1024 * 1024;
@@ -94,19 +93,6 @@ impl ValkeyStore {
         }
         Ok(())
     }
-
-    async fn run_script(
-        &self,
-        operation: &'static str,
-        safety: Safety,
-        script: &Script,
-        key: &[u8],
-        args: &[&[u8]],
-        native: Option<(Native, redis::Cmd)>,
-    ) -> Result<Value> {
-        let body = Body::Script { script, args, native };
-        self.router().call(&Request { operation, safety, key, body }).await
-    }
 }
 
 /// `operation` named, unless the error has a name already.
@@ -124,34 +110,33 @@ fn ttl_arg(ttl: Option<Ttl>) -> String {
 impl KvStore for ValkeyStore {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         self.check("get", &[key])?;
-        let reply =
-            self.router().call(&Request::read("get", key, commands::one_key("GET", key))).await?;
-        named("get", reply::value(reply))
+        let cmd = commands::one_key("GET", key);
+        self.router().call(&Request::read("get", key, cmd), reply::value).await
     }
 
     async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
         const NAME: &str = "get_with_ttl";
         self.check(NAME, &[key])?;
-        let reply =
-            self.run_script(NAME, Safety::Retry, &script::GET_WITH_TTL, key, &[], None).await?;
-        let found = with_expiry(reply).and_then(|found| {
+        let body = Body::Script { script: &script::GET_WITH_TTL, args: &[], native: None };
+        let request = Request { operation: NAME, safety: Safety::Retry, key, body };
+        let found = |reply| {
+            let found = with_expiry(reply)?;
             found.map(|(value, expiry)| Ok((present(value)?, expiry))).transpose()
-        });
-        named(NAME, found)
+        };
+        self.router().call(&request, found).await
     }
 
     async fn exists(&self, key: &[u8]) -> Result<bool> {
         self.check("exists", &[key])?;
         let cmd = commands::one_key("EXISTS", key);
-        let reply = self.router().call(&Request::read("exists", key, cmd)).await?;
-        named("exists", reply::flag(&reply))
+        self.router().call(&Request::read("exists", key, cmd), reply::flag).await
     }
 
     async fn ttl(&self, key: &[u8]) -> Result<Option<Expiry>> {
         self.check("ttl", &[key])?;
-        let reply =
-            self.router().call(&Request::read("ttl", key, commands::one_key("PTTL", key))).await?;
-        named("ttl", reply::integer(&reply).and_then(reply::expiry))
+        let cmd = commands::one_key("PTTL", key);
+        let left = |reply| reply::expiry(reply::integer(&reply)?);
+        self.router().call(&Request::read("ttl", key, cmd), left).await
     }
 
     async fn mget(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
@@ -169,8 +154,7 @@ impl KvStore for ValkeyStore {
         let ttl = named("set", Ttl::optional(ttl))?;
         self.check("set", &[key, value])?;
         let cmd = commands::set(key, value, ttl);
-        let reply = self.router().call(&Request::write("set", key, cmd)).await?;
-        named("set", reply::ok(&reply))
+        self.router().call(&Request::write("set", key, cmd), reply::ok).await
     }
 
     async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
@@ -184,8 +168,7 @@ impl KvStore for ValkeyStore {
     async fn delete(&self, key: &[u8]) -> Result<bool> {
         self.check("delete", &[key])?;
         let cmd = commands::one_key("DEL", key);
-        let reply = self.router().call(&Request::write("delete", key, cmd)).await?;
-        named("delete", reply::flag(&reply))
+        self.router().call(&Request::write("delete", key, cmd), reply::flag).await
     }
 
     async fn delete_many(&self, keys: &[&[u8]]) -> Result<u64> {
@@ -199,16 +182,14 @@ impl KvStore for ValkeyStore {
         let ttl = named("expire", Ttl::new(ttl))?;
         self.check("expire", &[key])?;
         let cmd = commands::pexpire(key, ttl);
-        let reply = self.router().call(&Request::write("expire", key, cmd)).await?;
-        named("expire", reply::flag(&reply))
+        self.router().call(&Request::write("expire", key, cmd), reply::flag).await
     }
 
     async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {
         let ttl = named("set_nx", Ttl::optional(ttl))?;
         self.check("set_nx", &[key, value])?;
         let cmd = commands::set_nx(key, value, ttl);
-        let reply = self.router().call(&Request::write("set_nx", key, cmd)).await?;
-        named("set_nx", reply::flag(&reply))
+        self.router().call(&Request::write("set_nx", key, cmd), reply::flag).await
     }
 
     async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
@@ -216,19 +197,8 @@ impl KvStore for ValkeyStore {
         self.check("incr", &[key])?;
         let (by, ttl) = (by.to_string(), ttl_arg(ttl));
         let args = [by.as_bytes(), ttl.as_bytes()];
-        let reply = self
-            .run_script("incr", Safety::Once, &script::INCR, key, &args, None)
-            .await
-            .map_err(not_a_counter)?;
-        let counter = with_expiry(reply).and_then(|counter| {
-            let (value, expiry) = counter.ok_or_else(reply::unexpected)?;
-            let value = match value {
-                Value::Int(value) => value,
-                text => Counter::parse(&present(text)?)?,
-            };
-            Ok(Counter { value, expiry })
-        });
-        named("incr", counter)
+        let request = Request::script("incr", key, &script::INCR, &args, None);
+        self.router().call(&request, counter).await.map_err(not_a_counter)
     }
 
     async fn compare_and_set(
@@ -245,18 +215,17 @@ impl KvStore for ValkeyStore {
         let ttl = ttl_arg(ttl);
         let args = [expected, value, ttl.as_bytes()];
         let script = &script::COMPARE_AND_SET;
-        let reply = self.run_script(NAME, Safety::Once, script, key, &args, Some(native)).await?;
-        named(NAME, reply::flag(&reply))
+        let request = Request::script(NAME, key, script, &args, Some(native));
+        self.router().call(&request, reply::flag).await
     }
 
     async fn compare_and_delete(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
         const NAME: &str = "compare_and_delete";
         self.check(NAME, &[key, expected])?;
         let native = (Native::DelIfEq, commands::del_if_eq(key, expected));
-        let script = &script::COMPARE_AND_DELETE;
-        let reply =
-            self.run_script(NAME, Safety::Once, script, key, &[expected], Some(native)).await?;
-        named(NAME, reply::flag(&reply))
+        let (script, args) = (&script::COMPARE_AND_DELETE, [expected]);
+        let request = Request::script(NAME, key, script, &args, Some(native));
+        self.router().call(&request, reply::flag).await
     }
 
     async fn wait_for_change(&self, key: &[u8], seen: Option<&[u8]>, at_most: Duration) {
@@ -280,6 +249,16 @@ fn with_expiry(reply: Value) -> Result<Option<(Value, Expiry)>> {
     };
     let expiry = reply::expiry(reply::integer(&pttl)?)?.ok_or_else(reply::unexpected)?;
     Ok(Some((value, expiry)))
+}
+
+/// Reads what `incr` returns. The server has counted: what it says of that says nothing of the value.
+fn counter(reply: Value) -> Result<Counter> {
+    let (value, expiry) = with_expiry(reply)?.ok_or_else(reply::unexpected)?;
+    let value = match value {
+        Value::Int(value) => value,
+        text => Counter::parse(&present(text)?).map_err(|_| reply::unexpected())?,
+    };
+    Ok(Counter { value, expiry })
 }
 
 fn present(value: Value) -> Result<Bytes> {

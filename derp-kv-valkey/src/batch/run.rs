@@ -226,7 +226,9 @@ impl Batch<'_> {
         reply: Value,
         obstacle: &mut Option<Error>,
     ) -> Step {
-        let Value::ServerError(error) = reply else { return Step::Settled(index, Ok(reply)) };
+        let Value::ServerError(error) = reply else {
+            return Step::Settled(index, self.understood(reply));
+        };
         match classify(&error, link.address()) {
             Verdict::Moved(Some(to)) if router.is_cluster() => {
                 router.shared.moved(slot_of(self.items[index].0), &to, link.address());
@@ -259,7 +261,19 @@ impl Batch<'_> {
             Safety::Retry => Request::read(self.operation, key, cmd),
             Safety::Once => Request::write(self.operation, key, cmd),
         };
-        router.drive(&request, &mut Progress::default()).await
+        router
+            .drive(&request, &mut Progress::default())
+            .await
+            .and_then(|reply| self.understood(reply))
+    }
+
+    /// Whoever answers a `SET` with anything but `OK` has done nobody knows what. What the other
+    /// commands answer is read by who asked.
+    fn understood(&self, reply: Value) -> Result<Value> {
+        if matches!(self.kind, Kind::Set(_)) && reply != Value::Okay {
+            return Err(reply::unexpected().with_may_have_applied(true));
+        }
+        Ok(reply)
     }
 
     fn one(&self, index: usize) -> Cmd {
