@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::address::Address;
 use crate::backoff::Backoff;
@@ -12,6 +12,9 @@ use crate::config::ValkeyConfig;
 use crate::failure::Failure;
 use crate::task::Task;
 use crate::wire::{Sent, Wire};
+
+/// How long a connection is kept at least, whoever asks for a fresh one: a replica goes on refusing.
+const RENEWAL: Duration = Duration::from_millis(500);
 
 /// A node, connected now or soon.
 ///
@@ -99,8 +102,8 @@ impl Link {
         }
     }
 
-    /// Asks for a fresh connection, for when the name may lead to another server now. What is
-    /// under way on the present one is finished there.
+    /// Asks for a fresh connection, now or soon, for when the name may lead to another server now.
+    /// What is under way on the present one is finished there.
     pub(crate) fn renew(&self) {
         self.shared.renew.notify_one();
     }
@@ -150,10 +153,16 @@ impl Shared {
         let step = (self.config.op_timeout / 4)
             .clamp(Duration::from_millis(10), Duration::from_millis(500));
         let mut ear = Ear::to(wire);
+        let mut renewed = Instant::now();
         loop {
+            let renewal = async {
+                sleep_until(renewed + RENEWAL).await;
+                self.renew.notified().await;
+            };
             tokio::select! {
                 () = wire.closed() => return None,
-                () = self.renew.notified() => {
+                () = renewal => {
+                    renewed = Instant::now();
                     // Callers go on with the present connection unless there is another.
                     if let Ok(successor) = Wire::open(&self.address, &self.config).await {
                         return Some(successor);

@@ -4,7 +4,7 @@ mod common;
 mod fake;
 
 use std::fmt::Debug;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{connect, ends};
 use derp_kv_core::{Error, ErrorKind, KvStore};
@@ -88,6 +88,26 @@ async fn a_count_that_cannot_be_read_says_nothing_of_the_value() {
         assert_eq!(error.kind(), ErrorKind::Backend, "{reply:?}: {error:?}");
         assert!(error.may_have_applied(), "{reply:?}: {error:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_refuses_every_write_is_not_flooded_with_connections() {
+    let (fake, kv) = answering("8.0.1", "-READONLY You can't write against a replica.\r\n").await;
+    let start = Instant::now();
+    for _ in 0..2000 {
+        assert_eq!(failed(kv.set(b"k", b"v", None).await).kind(), ErrorKind::ReadOnly);
+        failed(kv.mset(&[(b"k", b"v")], None).await);
+    }
+    // Each connection is kept for half a second: this many can have begun, however slow it was.
+    let most = 2 + start.elapsed().as_millis() / 500;
+    assert!(u128::from(fake.connections()) <= most, "{} for {most}", fake.connections());
+    // The name may lead to the primary one day: it is looked up again nevertheless.
+    let renewed = async {
+        while fake.connections() < 2 {
+            failed(kv.set(b"k", b"v", None).await);
+        }
+    };
+    ends("the renewal", renewed).await;
 }
 
 #[tokio::test]
