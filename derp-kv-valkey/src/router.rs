@@ -161,7 +161,14 @@ impl Router {
                         backoff.sleep().await;
                         continue;
                     };
-                    let Some(wire) = self.wire(&link, progress).await else { continue };
+                    let Some(wire) = self.wire(&link, progress).await else {
+                        // Before it owns a slot no map names this node: only the call keeps the
+                        // link while it connects.
+                        if asking && link.failure().is_none() {
+                            ask = Some(link);
+                        }
+                        continue;
+                    };
                     let Some(permit) = wire.permit().await else { continue };
                     progress.in_doubt = request.safety == Safety::Once;
                     let sent = wire.execute(request, asking).await;
