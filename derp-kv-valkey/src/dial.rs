@@ -49,6 +49,8 @@ async fn connect_tcp(address: &Address, config: &ValkeyConfig) -> Result<TcpStre
 /// Small requests leave at once, and a peer that vanished is noticed, also on an idle connection.
 fn set_options(stream: &TcpStream, config: &ValkeyConfig) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    // What a replaced connection has not delivered is dropped: a late write would undo a newer one.
+    stream.set_zero_linger()?;
     let socket = socket2::SockRef::from(stream);
     let keepalive = socket2::TcpKeepalive::new()
         .with_time(Duration::from_secs(5))
