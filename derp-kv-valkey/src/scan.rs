@@ -12,7 +12,6 @@ use redis::Value;
 use tokio::time::timeout;
 
 use crate::backoff::Backoff;
-use crate::glob;
 use crate::link::Link;
 use crate::ownership::{Ownership, SlotSet};
 use crate::reply::{self, Verdict, classify};
@@ -56,7 +55,12 @@ struct Pass {
     receives: bool,
 }
 
-pub(crate) fn scan<'a>(router: &'a Router, prefix: &[u8]) -> BoxStream<'a, Result<Bytes>> {
+/// Scans the keys under `prefix`, which `pattern` matches.
+pub(crate) fn scan<'a>(
+    router: &'a Router,
+    prefix: &[u8],
+    pattern: Vec<u8>,
+) -> BoxStream<'a, Result<Bytes>> {
     let wanted = if !router.is_cluster() {
         SlotSet::one(0)
     } else if let Some(tag) = tag(prefix) {
@@ -67,8 +71,8 @@ pub(crate) fn scan<'a>(router: &'a Router, prefix: &[u8]) -> BoxStream<'a, Resul
     };
     let scan = Scan {
         router,
-        pattern: glob::pattern(prefix),
         prefix: prefix.to_vec(),
+        pattern,
         wanted,
         receiving: Vec::new(),
         pass: None,

@@ -8,12 +8,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use derp_kv_core::{Counter, Error, ErrorKind, Expiry, Flights, KvStore, Result, Ttl};
 use futures_core::stream::BoxStream;
+use futures_util::stream;
 use redis::Value;
 
 use crate::config::ValkeyConfig;
 use crate::request::{Body, Native, Request, Safety};
 use crate::router::Router;
-use crate::{batch, commands, reply, scan, script, tracking};
+use crate::{batch, commands, glob, reply, scan, script, tracking};
 
 /// The longest command: a little below the server's `client-query-buffer-limit` of 1 GiB.
 const LONGEST_COMMAND: usize = 1024 * 1024 * 1024 - 1024 * 1024;
@@ -87,7 +88,7 @@ impl ValkeyStore {
         if too_long {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
-                format!("a key or value is longer than {longest} bytes, or the whole than 1 GiB"),
+                format!("a key, value or pattern exceeds {longest} bytes, or the whole 1 GiB"),
             )
             .with_operation(operation));
         }
@@ -147,7 +148,11 @@ impl KvStore for ValkeyStore {
     }
 
     fn scan(&self, prefix: &[u8]) -> BoxStream<'_, Result<Bytes>> {
-        scan::scan(self.router(), prefix)
+        let pattern = glob::pattern(prefix);
+        match self.check("scan", &[&pattern]) {
+            Ok(()) => scan::scan(self.router(), prefix, pattern),
+            Err(error) => Box::pin(stream::once(async { Err(error) })),
+        }
     }
 
     async fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
@@ -229,6 +234,9 @@ impl KvStore for ValkeyStore {
     }
 
     async fn wait_for_change(&self, key: &[u8], seen: Option<&[u8]>, at_most: Duration) {
+        if self.check("wait_for_change", &[key]).is_err() {
+            return tokio::time::sleep(at_most.min(tracking::LONGEST)).await;
+        }
         tracking::wait_for_change(self.router(), key, seen, at_most).await;
     }
 

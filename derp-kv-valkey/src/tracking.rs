@@ -12,7 +12,7 @@ use crate::slots::slot_of;
 use crate::wire::Sent;
 
 /// The longest sleep: a key that expires is not announced in time.
-const LONGEST: Duration = Duration::from_secs(1);
+pub(crate) const LONGEST: Duration = Duration::from_secs(1);
 /// The interval of looking again where the server tells nothing.
 const POLL: Duration = Duration::from_millis(50);
 

@@ -4,9 +4,9 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use derp_kv_core::{ErrorKind, Expiry, KvStore};
-use derp_kv_valkey::test_server::{Cluster, Server};
+use derp_kv_valkey::test_server::{Cluster, Proxy, Server};
 use derp_kv_valkey::{Mode, ValkeyConfig, ValkeyStore};
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 
 const KEYS: u32 = 100_000;
 const VALUE: usize = 64 * 1024 * 1024;
@@ -43,6 +43,29 @@ async fn a_hundred_thousand_keys(kv: &ValkeyStore) {
     assert_eq!(found.len(), keys.len());
     assert_eq!(kv.delete_many(&names).await.unwrap(), u64::from(KEYS));
     assert_eq!(kv.scan(b"").try_collect::<Vec<_>>().await.unwrap().len(), 0);
+}
+
+#[tokio::test]
+async fn names_that_are_too_long_cost_nobody_the_connection() {
+    const LONGEST: usize = 1024 * 1024;
+    let server = Server::builder().option("proto-max-bulk-len", "1mb").start().await.unwrap();
+    let proxy = Proxy::start(server.port()).await.unwrap();
+    let config = ValkeyConfig::default().addresses([proxy.address()]).max_bulk_bytes(LONGEST);
+    let kv = ValkeyStore::connect(config).await.unwrap();
+
+    // A key may begin like this, but each byte is two in a pattern.
+    let prefix = vec![b'*'; LONGEST * 2 / 3];
+    let mut scan = kv.scan(&prefix);
+    let error = scan.next().await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.operation()), (ErrorKind::InvalidArgument, Some("scan")));
+    assert!(scan.next().await.is_none());
+    kv.wait_for_change(&vec![b'k'; LONGEST + 1], None, Duration::from_millis(50)).await;
+
+    // The longest pattern that is not refused.
+    let prefix = vec![b'k'; LONGEST - 1];
+    assert_eq!(kv.scan(&prefix).try_collect::<Vec<_>>().await.unwrap().len(), 0);
+    assert_eq!(kv.get(b"k").await.unwrap(), None);
+    assert_eq!(proxy.connections(), 1);
 }
 
 #[tokio::test]
