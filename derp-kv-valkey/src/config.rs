@@ -227,8 +227,8 @@ impl ValkeyConfig {
         self
     }
 
-    /// Sets the deadline of one operation: waiting its turn, connecting, redirects and the answer
-    /// together.
+    /// Sets the deadline of one operation, of a scan's page: waiting its turn, connecting, redirects
+    /// and the answer together.
     pub fn op_timeout(mut self, op_timeout: Duration) -> Self {
         self.op_timeout = op_timeout;
         self

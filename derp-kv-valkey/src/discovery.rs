@@ -6,7 +6,7 @@ use std::time::Duration;
 use derp_kv_core::{Error, ErrorKind, Result};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::address::Address;
 use crate::config::{Mode, ValkeyConfig};
@@ -65,12 +65,14 @@ pub(crate) async fn connect(config: &Arc<ValkeyConfig>) -> Result<Topology> {
     }
 }
 
+/// Connects and asks for the map, within one connection time-out.
 async fn open_and_ask(
     address: &Address,
     config: &Arc<ValkeyConfig>,
 ) -> Result<(Arc<Wire>, SlotMap)> {
+    let until = Instant::now() + config.connect_timeout;
     let wire = Wire::open(address, config).await.map_err(|failure| failure.into_error())?;
-    let map = timeout(config.connect_timeout, ask(&wire, address)).await.map_err(|_| {
+    let map = timeout_at(until, ask(&wire, address)).await.map_err(|_| {
         Error::new(ErrorKind::Timeout, format!("{address}: no answer to CLUSTER SLOTS"))
     })??;
     Ok((wire, map))

@@ -74,12 +74,17 @@ impl Ownership {
             _ => return None,
         };
         let lines = || text.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+        let myself = lines().find(|line| line.get(2).is_some_and(|flags| is_myself(flags)))?;
+        // A certificate may hold names only: where this node goes by one, so do the others.
+        let by_name = name_of(&myself) == Some(&node.host);
         let address_of = |id: &str| {
             let line = lines().find(|line| line.first() == Some(&id))?;
-            let place = line.get(1)?.split(['@', ',']).next()?;
-            Address::parse(place, node)
+            let place = Address::parse(line.get(1)?.split(['@', ',']).next()?, node)?;
+            Some(match name_of(&line).filter(|_| by_name) {
+                Some(name) => Address::new(name, place.port),
+                None => place,
+            })
         };
-        let myself = lines().find(|line| line.get(2).is_some_and(|flags| is_myself(flags)))?;
         let mut ownership = Self { owned: SlotSet::none(), leaving: Vec::new() };
         for range in myself.get(8..).unwrap_or_default() {
             if let Some(open) = range.strip_prefix('[') {
@@ -96,6 +101,11 @@ impl Ownership {
         }
         Some(ownership)
     }
+}
+
+/// The host name in a line's `ip:port@busport[,name]`.
+fn name_of<'a>(line: &[&'a str]) -> Option<&'a str> {
+    line.get(1)?.split(',').nth(1).filter(|name| !name.is_empty())
 }
 
 fn is_myself(flags: &str) -> bool {
@@ -132,6 +142,22 @@ ccc 10.0.0.3:7002@17002 slave bbb 0 1 2 connected\n";
             owned.insert(slot);
         }
         assert_eq!(ownership.owned, owned);
+    }
+
+    #[test]
+    fn nodes_go_by_name_where_the_one_that_answers_does() {
+        let text = "\
+aaa 10.0.0.1:7000@17000,one.example master - 0 1 1 connected 0-99\n\
+bbb 10.0.0.2:7001@17001,two.example myself,master - 0 1 2 connected 101 [101->-aaa] [102->-ccc]\n\
+ccc 10.0.0.3:7002@17002, master - 0 1 2 connected\n";
+        let reply = Value::BulkString(text.as_bytes().to_vec());
+        let leaving = |host| {
+            let node = Address::new(host, 7001);
+            let leaving = Ownership::parse(&reply, &node).unwrap().leaving.into_iter();
+            leaving.map(|(_, to)| to.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(leaving("two.example"), ["one.example:7000", "10.0.0.3:7002"]);
+        assert_eq!(leaving("10.0.0.2"), ["10.0.0.1:7000", "10.0.0.3:7002"]);
     }
 
     #[test]

@@ -27,10 +27,11 @@ const LONGEST_COMMAND: usize = 1024 * 1024 * 1024 - 1024 * 1024;
 ///
 /// # What a failure means
 ///
-/// Every operation ends within [`ValkeyConfig::op_timeout`]. A request that the server has surely
-/// not executed is sent again until then, unseen by the caller. A read whose answer was lost is
-/// sent again as well. A write whose answer was lost is not: it fails with
-/// [`may_have_applied`](derp_kv_core::Error::may_have_applied).
+/// Every operation ends within [`ValkeyConfig::op_timeout`]; a scan may take that long for each of
+/// its pages, which hold the keys found among about a thousand. A request that the server has
+/// surely not executed is sent again until then, unseen by the caller. A read whose answer was lost
+/// is sent again as well. A write whose answer was lost is not, nor one whose answer makes no sense:
+/// it fails with [`may_have_applied`](derp_kv_core::Error::may_have_applied).
 ///
 /// # Examples
 ///
