@@ -1,12 +1,13 @@
 //! One call from its key to its answer.
 
+mod shared;
+
 use std::pin::pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use derp_kv_core::{Error, ErrorKind, Result};
 use redis::Value;
-use tokio::sync::Notify;
 use tokio::time::timeout;
 
 use crate::address::Address;
@@ -18,8 +19,8 @@ use crate::reply::{self, Verdict, classify};
 use crate::request::{Body, Request, Safety};
 use crate::slots::slot_of;
 use crate::task::Task;
-use crate::topology::Topology;
 use crate::wire::{Sent, Wire};
+pub(crate) use shared::Shared;
 
 /// How long a call waits for a node's connection before it looks whether the slot has moved.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -29,16 +30,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub(crate) struct Router {
     pub(crate) shared: Arc<Shared>,
     _refresher: Option<Task>,
-}
-
-/// What the router and its background task share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) config: Arc<ValkeyConfig>,
-    /// Held for a look-up or a swap, never while anything is awaited.
-    topology: RwLock<Topology>,
-    /// The view of the cluster is in doubt.
-    stale: Notify,
 }
 
 /// What follows one attempt.
@@ -67,8 +58,7 @@ impl Router {
         config.check()?;
         let config = Arc::new(config);
         let topology = discovery::connect(&config).await?;
-        let shared =
-            Arc::new(Shared { topology: RwLock::new(topology), stale: Notify::new(), config });
+        let shared = Arc::new(Shared::new(config, topology));
         let refresher = (shared.config.mode == Mode::Cluster)
             .then(|| Task::spawn(discovery::keep_fresh(Arc::clone(&shared))));
         Ok(Self { shared, _refresher: refresher })
@@ -260,71 +250,6 @@ impl Router {
         progress.obstacle = link.failure().map(crate::failure::Failure::into_error);
         self.shared.doubt();
         wire_within(link, LOOK_AGAIN).await
-    }
-}
-
-impl Shared {
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Topology> {
-        self.topology.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn owner(&self, slot: u16) -> Option<Arc<Link>> {
-        self.read().owner(slot).cloned()
-    }
-
-    /// The healthy connection to who serves `slot`.
-    fn live(&self, slot: u16) -> Option<Arc<Wire>> {
-        self.read().owner(slot)?.live()
-    }
-
-    pub(crate) fn topology(&self) -> Topology {
-        self.read().clone()
-    }
-
-    /// Asks for a fresh view of the cluster.
-    pub(crate) fn doubt(&self) {
-        self.stale.notify_one();
-    }
-
-    pub(crate) async fn doubted(&self) {
-        self.stale.notified().await;
-    }
-
-    /// Notes where a slot has moved; `true` where that is the node that said so.
-    pub(crate) fn moved(&self, slot: u16, to: &Address, from: &Address) -> bool {
-        self.doubt();
-        let _ = self.link_to(to);
-        self.read().moved(slot, to);
-        to == from
-    }
-
-    /// The link to a node that another node has named.
-    pub(crate) fn link_to(&self, address: &Address) -> Arc<Link> {
-        if let Some(link) = self.read().find(address) {
-            return Arc::clone(link);
-        }
-        let mut topology = self.topology.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(link) = topology.find(address) {
-            return Arc::clone(link);
-        }
-        let link = Link::new(address.clone(), Arc::clone(&self.config));
-        *topology = topology.with(Arc::clone(&link));
-        link
-    }
-
-    /// Swaps in a new view, and gives up the nodes that it lacks.
-    pub(crate) fn replace(&self, build: impl FnOnce(&Topology) -> Topology) {
-        let before = {
-            let mut topology = self.topology.write().unwrap_or_else(PoisonError::into_inner);
-            let after = build(&topology);
-            std::mem::replace(&mut *topology, after)
-        };
-        let after = self.read();
-        for link in before.links() {
-            if after.find(link.address()).is_none() {
-                link.retire();
-            }
-        }
     }
 }
 

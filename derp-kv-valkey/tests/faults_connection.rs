@@ -122,54 +122,6 @@ async fn a_black_hole_of_one_flow() {
     );
 }
 
-/// Callers that never stop asking, ten a second: there is always traffic.
-fn steady_calls(store: &ValkeyStore) -> JoinSet<()> {
-    let store = store.clone();
-    let mut calls = JoinSet::new();
-    calls.spawn(async move {
-        let mut under_way = JoinSet::new();
-        loop {
-            let store = store.clone();
-            under_way.spawn(async move { store.get(b"k").await });
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    });
-    calls
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_black_hole_under_steady_calls() {
-    let (_server, proxy, store) = behind_proxy().await;
-    store.set(b"k", b"v", None).await.expect("set");
-    let (connections, requests) = (proxy.connections(), proxy.requests());
-    let start = Instant::now();
-    proxy.set(Traffic::HoleBoth);
-    let _calls = steady_calls(&store);
-    // One has been swallowed: this connection never carries another byte.
-    proxy.wait_for_requests(requests + 1).await;
-    proxy.set(Traffic::Pass);
-    ends("the old connection", proxy.wait_for_connections(connections + 1)).await;
-    let (value, _) = recovers(async || store.get(b"k").await).await;
-    assert_eq!(value.as_deref(), Some(&b"v"[..]));
-    report_row("4", "black hole under steady calls", "replaced", start.elapsed(), "nothing");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_frozen_server_under_steady_calls() {
-    let (mut server, proxy, store) = behind_proxy().await;
-    store.set(b"k", b"v", None).await.expect("set");
-    let connections = proxy.connections();
-    server.freeze().expect("freeze");
-    let start = Instant::now();
-    let calls = steady_calls(&store);
-    ends("the doubt", proxy.wait_for_connections(connections + 1)).await;
-    server.thaw().expect("thaw");
-    drop(calls);
-    let (value, _) = recovers(async || store.get(b"k").await).await;
-    assert_eq!(value.as_deref(), Some(&b"v"[..]));
-    report_row("3", "hang under steady calls", "noticed", start.elapsed(), "nothing");
-}
-
 const INSIDE: &str = "DERP_KV_TEST_OWN_NETWORK";
 
 fn own_network() -> Command {
