@@ -23,9 +23,13 @@ bench() {
 
 # The whole conformance suite on one store, as `cargo test` runs it: SUBJECT PACKAGE TARGET [FILTER..]
 suite() {
-    local subject=$1 package=$2 target=$3 line
+    local subject=$1 package=$2 target=$3 output line
     shift 3
-    line=$(cargo test --quiet --locked --package "$package" --test "$target" -- "$@" | grep '^test result: ok')
+    output=$(cargo test --quiet --locked --package "$package" --test "$target" -- "$@") || {
+        printf '%s\n' "$output" >&2
+        return 1
+    }
+    line=$(grep '^test result: ok' <<<"$output")
     sed -E "s/.* ([0-9]+) passed.* finished in ([0-9.]+)s.*/{\"suite\":\"conformance\",\"bench\":\"whole suite\",\"subject\":\"$subject\",\"laws\":\1,\"seconds\":\2}/" \
         <<<"$line" | tee -a "$rows"
 }
