@@ -5,7 +5,7 @@ mod support;
 use anyhow::Result;
 use derp_kv_valkey::test_server::{Cluster, Server};
 use redis::aio::ConnectionLike;
-use support::measure::{Plan, compare};
+use support::measure::{Contender, Plan, compare, interleave, rows};
 use support::{Args, Data, Op, Row, Rows, Subjects};
 
 #[tokio::main]
@@ -45,13 +45,22 @@ impl Growth {
         op: Op,
         data: &'static Data,
     ) -> Result<()> {
-        let mut contenders = subjects.contenders(op, data);
-        contenders.truncate(2);
-        contenders.retain(|(name, _)| self.args.wants_subject(name));
-        for row in compare(&row, &contenders, self.plan).await? {
+        for row in compare(&row, &self.contenders(subjects, op, data), self.plan).await? {
             self.rows.push(&row)?;
         }
         Ok(())
+    }
+
+    fn contenders<C: ConnectionLike + Clone + Send + Sync + 'static>(
+        &self,
+        subjects: &Subjects<C>,
+        op: Op,
+        data: &'static Data,
+    ) -> Vec<Contender> {
+        let mut contenders = subjects.contenders(op, data);
+        contenders.truncate(2);
+        contenders.retain(|(name, _)| self.args.wants_subject(name));
+        contenders
     }
 
     async fn callers<C: ConnectionLike + Clone + Send + Sync + 'static>(
@@ -95,14 +104,31 @@ impl Growth {
         Ok(())
     }
 
+    /// All clusters in turn, for what the machine does meanwhile would look like growth.
     async fn primaries(&mut self) -> Result<()> {
-        for primaries in self.points("primaries", &[3, 4, 5, 6]) {
+        const CALLERS: usize = 64;
+        let points = self.points("primaries", &[3, 4, 5, 6]);
+        let (mut clusters, mut contenders) = (Vec::new(), Vec::new());
+        for &primaries in &points {
             let cluster = Cluster::start(primaries, 0).await?;
             let subjects = Subjects::cluster(&cluster).await?;
             let data = Data::new(10_000, 64);
             data.fill(&subjects.redis_rs).await?;
-            let row = Row { primaries: Some(primaries), callers: Some(64), ..row("primaries") };
-            self.push(row, &subjects, Op::Get, data).await?;
+            contenders.extend(self.contenders(&subjects, Op::Get, data));
+            clusters.push((cluster, subjects));
+        }
+        if contenders.is_empty() {
+            return Ok(());
+        }
+        let samples = interleave(&contenders, CALLERS, Plan::of_budget(&self.args)).await?;
+        let each = contenders.len() / points.len();
+        let pairs = contenders.chunks(each).zip(samples.chunks(each));
+        for (primaries, (contenders, samples)) in points.into_iter().zip(pairs) {
+            let row =
+                Row { primaries: Some(primaries), callers: Some(CALLERS), ..row("primaries") };
+            for row in rows(&row, contenders, samples) {
+                self.rows.push(&row)?;
+            }
         }
         Ok(())
     }

@@ -125,15 +125,27 @@ impl Plan {
     }
 }
 
-/// Measures the contenders in turn, round by round, against the first of them; one row each.
+/// Measures the contenders against the first of them; one row each.
+///
+/// # Errors
+/// The first operation that failed.
+pub async fn compare(row: &Row, contenders: &[Contender], plan: Plan) -> Result<Vec<Row>> {
+    let samples = interleave(contenders, row.callers.unwrap_or(1), plan).await?;
+    Ok(rows(row, contenders, &samples))
+}
+
+/// Measures the contenders in turn, round by round; the samples of each, one a round.
 ///
 /// Machine noise that lasts longer than a round hits all of them alike: that is why ratios are
 /// taken within one round.
 ///
 /// # Errors
 /// The first operation that failed.
-pub async fn compare(row: &Row, contenders: &[Contender], plan: Plan) -> Result<Vec<Row>> {
-    let callers = row.callers.unwrap_or(1);
+pub async fn interleave(
+    contenders: &[Contender],
+    callers: usize,
+    plan: Plan,
+) -> Result<Vec<Vec<Sample>>> {
     let mut turns = Vec::new();
     for (_, contender) in contenders {
         let trial = contender.round(callers, 1).await?;
@@ -151,7 +163,12 @@ pub async fn compare(row: &Row, contenders: &[Contender], plan: Plan) -> Result<
             samples[at].push(contenders[at].1.round(callers, turns[at]).await?);
         }
     }
-    let rows = contenders.iter().zip(&samples).map(|((name, _), mine)| {
+    Ok(samples)
+}
+
+/// A row for each contender, from its samples and those of the first.
+pub fn rows(row: &Row, contenders: &[Contender], samples: &[Vec<Sample>]) -> Vec<Row> {
+    let rows = contenders.iter().zip(samples).map(|((name, _), mine)| {
         let over = |of: fn(&Sample) -> f64| {
             median(mine.iter().zip(&samples[0]).map(|(mine, first)| of(mine) / of(first)))
         };
@@ -166,7 +183,7 @@ pub async fn compare(row: &Row, contenders: &[Contender], plan: Plan) -> Result<
             ..row.clone()
         }
     });
-    Ok(rows.collect())
+    rows.collect()
 }
 
 fn turns_for(trial: &Sample, callers: usize, round: Duration) -> usize {
