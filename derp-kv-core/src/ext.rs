@@ -20,8 +20,8 @@ use crate::{
 ///
 /// A helper's record is `{prefix}:{id}`, the lock of a key is the key and `:lock`. So a key or id
 /// that ends in `:lock` is [`InvalidArgument`](crate::ErrorKind::InvalidArgument), and so is the id
-/// `lock`, an empty one, and one of more than 1 KiB. Build ids that hold more than one part (tenant, method,
-/// path, the client's key) so that no two requests can join to the same one.
+/// `lock`, an empty one, and one of more than 1 KiB. Build ids that hold more than one part
+/// (tenant, method, path, the client's key) so that no two requests can join to the same one.
 ///
 /// Laws: `helpers::lock_keys_are_reserved`, `helpers::ids_are_bounded`,
 /// `helpers::records_are_compatible`.

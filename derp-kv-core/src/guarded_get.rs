@@ -187,15 +187,14 @@ impl<S: KvStore + Clone> Call<'_, S> {
                 Ok(false) => {}
                 Err(_) if self.computes_on_store_error() => {
                     // Somebody may be computing beside the lead already.
-                    if place.is_none() {
-                        place = ticket.place_beside().await;
-                    }
-                    if let Some(value) = ticket.landed() {
-                        return Ok(value);
-                    }
-                    let computed = self.compute_beside(ticket, compute).await;
-                    drop(place);
-                    return computed;
+                    let _place = match place {
+                        None => ticket.place_beside().await,
+                        held => held,
+                    };
+                    return match ticket.landed() {
+                        Some(value) => Ok(value),
+                        None => self.compute_beside(ticket, compute).await,
+                    };
                 }
                 Err(error) => {
                     if let Some(lead) = lead {

@@ -33,20 +33,13 @@ struct File {
     kv: Tables,
 }
 
-const KEYS: [&str; 3] = ["backend", "memory", "valkey"];
-
 #[derive(Default, Deserialize)]
 struct Tables {
     backend: Option<String>,
     memory: Option<toml::Table>,
     valkey: Option<toml::Table>,
-}
-
-/// The same text again, for its keys alone.
-#[derive(Deserialize)]
-struct Names {
-    #[serde(default)]
-    kv: BTreeMap<String, IgnoredAny>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, IgnoredAny>,
 }
 
 impl Config {
@@ -56,10 +49,15 @@ impl Config {
     ///
     /// [`ErrorKind::InvalidArgument`] names the field.
     pub fn from_toml_str(text: &str) -> Result<Self> {
-        let kv = parse::<File>(text)?.kv;
-        let names = parse::<Names>(text)?.kv;
-        if let Some(unknown) = names.keys().find(|name| !KEYS.contains(&name.as_str())) {
-            let known = KEYS.join(", ");
+        // The error's own text quotes the line, which may hold a password.
+        let file: File = toml::from_str(text).map_err(|error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let line = text.get(..start).map_or(1, |before| before.matches('\n').count() + 1);
+            invalid(format!("derp.toml, line {line}: not valid TOML, or a wrong type in [kv]"))
+        })?;
+        let kv = file.kv;
+        if let Some(unknown) = kv.unknown.keys().next() {
+            let known = "backend, memory, valkey";
             return Err(invalid(format!("[kv] {unknown}: no such key; known: {known}")));
         }
         let valkey = match (kv.backend.as_deref(), kv.memory.is_some(), kv.valkey.is_some()) {
@@ -128,15 +126,6 @@ impl Default for Config {
         config.max_bytes = Some(DEFAULT_MAX_BYTES);
         Self::Memory(config)
     }
-}
-
-fn parse<T: for<'a> Deserialize<'a>>(text: &str) -> Result<T> {
-    // The error's own text quotes the line, which may hold a password.
-    toml::from_str(text).map_err(|error| {
-        let start = error.span().map_or(0, |span| span.start);
-        let line = text.get(..start).map_or(1, |before| before.matches('\n').count() + 1);
-        invalid(format!("derp.toml, line {line}: not valid TOML, or a wrong type in [kv]"))
-    })
 }
 
 fn invalid(message: impl Into<String>) -> Error {
