@@ -4,10 +4,15 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::{
-    Dedup, Error, GuardedGet, Idempotency, KvStore, Lease, Outcome, Processed, RateLimit,
-    RateLimitStatus, Result,
-};
+use crate::cache::guarded_get::{self, GuardedGet};
+use crate::cache::invalidate;
+use crate::coordinate::lease::Lease;
+use crate::coordinate::lock;
+use crate::error::{Error, Result};
+use crate::once::dedup::{self, Dedup, Processed};
+use crate::once::idempotency::{self, Idempotency, Outcome};
+use crate::rate_limit::fixed_window::{self, RateLimit, RateLimitStatus};
+use crate::store::kv_store::KvStore;
 
 /// The helpers, as methods of every store that is a cheap handle (`Clone`), `Arc<dyn KvStore>`
 /// among them.
@@ -118,7 +123,7 @@ pub trait KvStoreExt: KvStore + Clone {
         V: Into<Bytes> + Send,
         E: From<Error> + Send,
     {
-        crate::guarded_get(self, key, options, compute)
+        guarded_get::guarded_get(self, key, options, compute)
     }
 
     /// Removes a cached value, and tells whether there was one, so that no computation that began
@@ -149,7 +154,7 @@ pub trait KvStoreExt: KvStore + Clone {
     where
         K: AsRef<[u8]> + Send + Sync,
     {
-        crate::invalidate(self, key)
+        invalidate::invalidate(self, key)
     }
 
     /// Runs `compute` once for each `key` while its record lives, and gives everybody its outcome.
@@ -247,7 +252,7 @@ pub trait KvStoreExt: KvStore + Clone {
         Fut: Future<Output = Result<T, E>> + Send,
         E: From<Error> + Send,
     {
-        crate::idempotent_execute(self, key, options, compute)
+        idempotency::idempotent_execute(self, key, options, compute)
     }
 
     /// Counts a call and tells whether it is within the limit: a fixed window that begins with
@@ -297,7 +302,7 @@ pub trait KvStoreExt: KvStore + Clone {
     where
         K: AsRef<[u8]> + Send + Sync,
     {
-        crate::rate_limit(self, id, limit)
+        fixed_window::rate_limit(self, id, limit)
     }
 
     /// Tells how a call would fare, and counts nothing.
@@ -330,7 +335,7 @@ pub trait KvStoreExt: KvStore + Clone {
     where
         K: AsRef<[u8]> + Send + Sync,
     {
-        crate::rate_limit_peek(self, id, limit)
+        fixed_window::rate_limit_peek(self, id, limit)
     }
 
     /// Forgets what was counted for `id`, and tells whether anything was.
@@ -366,7 +371,7 @@ pub trait KvStoreExt: KvStore + Clone {
     where
         K: AsRef<[u8]> + Send + Sync,
     {
-        crate::rate_limit_reset(self, id, limit)
+        fixed_window::rate_limit_reset(self, id, limit)
     }
 
     /// Marks an event as processed, at `{prefix}:{event_id}`, and tells whether it was before:
@@ -404,7 +409,7 @@ pub trait KvStoreExt: KvStore + Clone {
     where
         K: AsRef<[u8]> + Send + Sync,
     {
-        crate::already_processed(self, event_id, options)
+        dedup::already_processed(self, event_id, options)
     }
 
     /// Runs `handler` for an event unless it was processed before: claim, run, mark.
@@ -458,7 +463,7 @@ pub trait KvStoreExt: KvStore + Clone {
         Fut: Future<Output = Result<T, E>> + Send,
         E: From<Error> + Send,
     {
-        crate::process_once(self, event_id, options, handler)
+        dedup::process_once(self, event_id, options, handler)
     }
 
     /// Takes the lease of `key` unless somebody holds it; see [`Lease`].
@@ -499,7 +504,7 @@ pub trait KvStoreExt: KvStore + Clone {
     where
         K: AsRef<[u8]> + Send + Sync,
     {
-        crate::try_lock(self, key, ttl)
+        lock::try_lock(self, key, ttl)
     }
 
     /// Takes the lease of `key`, and waits for it no longer than `at_most`.
@@ -538,7 +543,7 @@ pub trait KvStoreExt: KvStore + Clone {
     where
         K: AsRef<[u8]> + Send + Sync,
     {
-        crate::lock(self, key, ttl, at_most)
+        lock::lock(self, key, ttl, at_most)
     }
 }
 

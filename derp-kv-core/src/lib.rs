@@ -8,39 +8,29 @@
 //! Backends are crates of their own: `derp-kv-memory`, `derp-kv-valkey`, or yours, proved by
 //! `derp-kv-conformance`.
 
-mod claim;
-mod counter;
-mod dedup;
+mod cache;
+mod coordinate;
 mod error;
-mod expiry;
 mod ext;
-mod finish;
-mod flights;
-mod forward;
-mod guarded_get;
-mod idempotency;
-mod invalidate;
-mod lease;
-mod lock;
-mod names;
-mod prefix;
+mod once;
 mod rate_limit;
-mod record;
+mod singleflight;
 mod store;
-mod ttl;
 
-pub use counter::Counter;
-pub use dedup::{Dedup, Processed, already_processed, process_once};
+pub use cache::guarded_get::{GuardedGet, OnStoreError, guarded_get};
+pub use cache::invalidate::invalidate;
+pub use coordinate::lease::Lease;
+pub use coordinate::lock::{lock, try_lock};
 pub use error::{Error, ErrorKind, Result};
-pub use expiry::Expiry;
 pub use ext::KvStoreExt;
-pub use flights::Flights;
-pub use guarded_get::{GuardedGet, OnStoreError, guarded_get};
-pub use idempotency::{Idempotency, Outcome, idempotent_execute};
-pub use invalidate::invalidate;
-pub use lease::Lease;
-pub use lock::{lock, try_lock};
-pub use prefix::Prefixed;
-pub use rate_limit::{RateLimit, RateLimitStatus, rate_limit, rate_limit_peek, rate_limit_reset};
-pub use store::KvStore;
-pub use ttl::{MAX_TTL, Ttl};
+pub use once::dedup::{Dedup, Processed, already_processed, process_once};
+pub use once::idempotency::{Idempotency, Outcome, idempotent_execute};
+pub use rate_limit::fixed_window::{
+    RateLimit, RateLimitStatus, rate_limit, rate_limit_peek, rate_limit_reset,
+};
+pub use singleflight::flights::Flights;
+pub use store::counter::Counter;
+pub use store::expiry::Expiry;
+pub use store::kv_store::KvStore;
+pub use store::prefixed::Prefixed;
+pub use store::ttl::{MAX_TTL, Ttl};

@@ -2,10 +2,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::claim::{Claim, claim};
-use crate::names::{LOCK_TTL, RETRY_DELAY, check_duration, helper_key};
-use crate::record::Record;
-use crate::{Error, ErrorKind, KvStore, Result, Ttl};
+use crate::coordinate::claim::{Claim, claim};
+use crate::coordinate::keys::{LOCK_TTL, RETRY_DELAY, check_duration, helper_key};
+use crate::coordinate::write_once::Record;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::kv_store::KvStore;
+use crate::store::ttl::Ttl;
 
 /// What the record of a processed event holds.
 const PROCESSED: &[u8] = b"1";

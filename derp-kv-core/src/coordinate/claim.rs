@@ -2,8 +2,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::names::lock_key;
-use crate::{KvStore, Lease, Result};
+use crate::coordinate::keys::lock_key;
+use crate::coordinate::lease::Lease;
+use crate::error::Result;
+use crate::store::kv_store::KvStore;
 
 /// What came of contending for the work behind a key.
 pub(crate) enum Claim {

@@ -1,6 +1,7 @@
-use crate::flights::Purpose;
-use crate::names::{check_key, lock_key};
-use crate::{KvStore, Result};
+use crate::coordinate::keys::{check_key, lock_key};
+use crate::error::Result;
+use crate::singleflight::flights::Purpose;
+use crate::store::kv_store::KvStore;
 
 /// Removes a cached value so that no computation under way can bring an older one back.
 ///

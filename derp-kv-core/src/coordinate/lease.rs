@@ -9,7 +9,8 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::{Error, ErrorKind, KvStore, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::kv_store::KvStore;
 
 /// An exclusive hold on a key, for as long as it is renewed.
 ///

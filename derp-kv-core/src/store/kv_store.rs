@@ -5,7 +5,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::stream::BoxStream;
 
-use crate::{Counter, Expiry, Flights, Result};
+use crate::error::Result;
+use crate::singleflight::flights::Flights;
+use crate::store::counter::Counter;
+use crate::store::expiry::Expiry;
 
 /// One asynchronous key-value store: what every backend provides and every helper builds on.
 ///

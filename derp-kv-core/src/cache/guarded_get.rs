@@ -5,11 +5,14 @@ use futures_util::future::Either;
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
-use crate::claim::{Claim, claim};
-use crate::finish::Finish;
-use crate::flights::{Lead, Purpose, Ticket, Turn};
-use crate::names::{LOCK_TTL, RETRY_DELAY, check_duration, check_key, lock_key};
-use crate::{Error, KvStore, Lease, Result, Ttl};
+use crate::coordinate::claim::{Claim, claim};
+use crate::coordinate::keys::{LOCK_TTL, RETRY_DELAY, check_duration, check_key, lock_key};
+use crate::coordinate::lease::Lease;
+use crate::coordinate::run_to_end::Finish;
+use crate::error::{Error, Result};
+use crate::singleflight::flights::{Lead, Purpose, Ticket, Turn};
+use crate::store::kv_store::KvStore;
+use crate::store::ttl::Ttl;
 
 /// What [`guarded_get`] does where the store cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

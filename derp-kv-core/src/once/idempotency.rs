@@ -7,12 +7,15 @@ use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use crate::claim::{Claim, claim};
-use crate::flights::{Lead, Purpose, Ticket, Turn};
-use crate::lease::hex;
-use crate::names::{LOCK_TTL, RETRY_DELAY, check_duration, helper_key, lock_key};
-use crate::record::{Record, Written};
-use crate::{Error, ErrorKind, KvStore, Lease, Result, Ttl};
+use crate::coordinate::claim::{Claim, claim};
+use crate::coordinate::keys::{LOCK_TTL, RETRY_DELAY, check_duration, helper_key, lock_key};
+use crate::coordinate::lease::Lease;
+use crate::coordinate::lease::hex;
+use crate::coordinate::write_once::{Record, Written};
+use crate::error::{Error, ErrorKind, Result};
+use crate::singleflight::flights::{Lead, Purpose, Ticket, Turn};
+use crate::store::kv_store::KvStore;
+use crate::store::ttl::Ttl;
 
 const OPERATION: &str = "idempotent_execute";
 

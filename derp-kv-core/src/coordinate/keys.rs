@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{Error, ErrorKind, Result, Ttl};
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::ttl::Ttl;
 
 /// What the key of a lock ends in. Reserved, so that no caller's key is another key's lock.
 pub(crate) const LOCK_SUFFIX: &[u8] = b":lock";

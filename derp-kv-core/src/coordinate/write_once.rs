@@ -5,8 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::finish::Finish;
-use crate::{Error, ErrorKind, KvStore, Lease, Result};
+use crate::coordinate::lease::Lease;
+use crate::coordinate::run_to_end::Finish;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::kv_store::KvStore;
 
 /// How a record came to be, or which one was there before.
 pub(crate) enum Written {

@@ -2,8 +2,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::names::{check_duration, helper_key};
-use crate::{Counter, Error, ErrorKind, Expiry, KvStore, Result};
+use crate::coordinate::keys::{check_duration, helper_key};
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::counter::Counter;
+use crate::store::expiry::Expiry;
+use crate::store::kv_store::KvStore;
 
 /// A limit of so many calls a window.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,11 @@ use bytes::Bytes;
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 
-use crate::{Counter, Expiry, Flights, KvStore, Result};
+use crate::error::Result;
+use crate::singleflight::flights::Flights;
+use crate::store::counter::Counter;
+use crate::store::expiry::Expiry;
+use crate::store::kv_store::KvStore;
 
 /// One forwarded method, spelled out the way `async_trait` spells it: an `async fn` here would
 /// box the inner boxed future a second time.

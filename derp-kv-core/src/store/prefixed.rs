@@ -6,7 +6,11 @@ use bytes::Bytes;
 use futures_core::stream::BoxStream;
 use futures_util::StreamExt;
 
-use crate::{Counter, Expiry, Flights, KvStore, Result};
+use crate::error::Result;
+use crate::singleflight::flights::Flights;
+use crate::store::counter::Counter;
+use crate::store::expiry::Expiry;
+use crate::store::kv_store::KvStore;
 
 /// A store whose keys all live under a byte prefix of another store.
 ///

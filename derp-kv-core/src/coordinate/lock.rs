@@ -2,8 +2,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::names::{RETRY_DELAY, check_duration, check_key, lock_key};
-use crate::{Error, ErrorKind, KvStore, Lease, Result};
+use crate::coordinate::keys::{RETRY_DELAY, check_duration, check_key, lock_key};
+use crate::coordinate::lease::Lease;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::kv_store::KvStore;
 
 /// Takes the lease of `key` unless somebody holds it.
 ///

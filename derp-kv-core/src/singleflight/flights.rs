@@ -9,7 +9,7 @@ use futures_util::future::{Either, select};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use crate::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind};
 
 /// The computations that callers of one store share within the process, by key.
 ///

@@ -1,4 +1,5 @@
-use crate::{Error, ErrorKind, Expiry, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::expiry::Expiry;
 
 /// What [`KvStore::incr`](crate::KvStore::incr) left behind: the new value and its expiry, read
 /// in the same atomic step.

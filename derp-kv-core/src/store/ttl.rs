@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The longest time-to-live that a store accepts: 100 years of 365 days.
 ///

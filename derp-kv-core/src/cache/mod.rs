@@ -1,0 +1,4 @@
+//! The cache that does not stampede.
+
+pub(crate) mod guarded_get;
+pub(crate) mod invalidate;

@@ -1,0 +1,3 @@
+//! What concurrent callers of one key share within a process.
+
+pub(crate) mod flights;

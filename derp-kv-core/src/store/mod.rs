@@ -1,0 +1,8 @@
+//! The trait, the words that it speaks in, and the stores that are made of stores.
+
+pub(crate) mod counter;
+pub(crate) mod expiry;
+pub(crate) mod kv_store;
+pub(crate) mod pointers;
+pub(crate) mod prefixed;
+pub(crate) mod ttl;
