@@ -24,21 +24,19 @@
 //! # Ok::<(), derp_kv_core::Error>(()) }).unwrap() }
 //! ```
 
-mod builder;
-mod cached;
+mod budget;
 mod clock;
 mod config;
-mod inner;
-mod room;
+mod evictable;
+mod keyspace;
+mod pinned;
 mod scan;
-mod shard;
 mod slot;
 mod store;
 mod sweep;
 mod wait;
 mod waiters;
 
-pub use builder::{MemoryBuilder, OnFull};
 pub use clock::ManualClock;
-pub use config::MemoryConfig;
+pub use config::{MemoryBuilder, MemoryConfig, OnFull};
 pub use store::MemoryStore;

@@ -9,8 +9,8 @@ use futures_core::stream::BoxStream;
 use futures_util::StreamExt;
 use futures_util::stream;
 
-use crate::cached::ScanLog;
-use crate::inner::{Inner, SHARDS};
+use crate::evictable::ScanLog;
+use crate::keyspace::{Inner, SHARDS};
 use crate::slot::Seen;
 
 /// After so many keys, matching or not, other tasks get their turn.
@@ -58,7 +58,7 @@ fn cached_keys(
 /// `None` is a place to rest at.
 fn pinned_keys(inner: &Inner, index: usize, prefix: &[u8]) -> Vec<Option<Bytes>> {
     let shard = inner.shard(index).read();
-    let live = |record: &&crate::shard::Record| {
+    let live = |record: &&crate::pinned::Record| {
         record.key.starts_with(prefix)
             && Seen::live(Cow::Borrowed(&record.value), record.deadline, || inner.clock.now())
                 .is_some()

@@ -3,11 +3,11 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use derp_kv_core::Expiry;
 
-use crate::cached::cached_size;
+use crate::budget::{Refusal, Room};
 use crate::clock::Deadline;
-use crate::inner::Inner;
-use crate::room::{Refusal, Room};
-use crate::shard::{Record, Shard, record_size};
+use crate::evictable::cached_size;
+use crate::keyspace::Inner;
+use crate::pinned::{Record, Shard, record_size};
 
 /// moka counts the writes of an entry in 16 bits; an entry written more often can no longer be
 /// evicted. One write of so many puts its entry in anew. Counting the writes of each would cost

@@ -8,10 +8,10 @@ use bytes::Bytes;
 use derp_kv_core::{Counter, Expiry, Flights, KvStore, Result, Ttl};
 use futures_core::stream::BoxStream;
 
-use crate::builder::MemoryBuilder;
+use crate::budget::Room;
 use crate::clock::Deadline;
-use crate::inner::Inner;
-use crate::room::Room;
+use crate::config::MemoryBuilder;
+use crate::keyspace::Inner;
 use crate::slot::{Seen, expiry};
 use crate::{scan, sweep};
 
@@ -139,7 +139,7 @@ impl KvStore for MemoryStore {
         let mut seen = HashSet::new();
         let items: Vec<_> = items.iter().rev().filter(|(key, _)| seen.insert(*key)).collect();
         let hashes: Vec<_> = items.iter().map(|(key, _)| self.inner.hash(key)).collect();
-        let write = |shards: &mut crate::inner::LockedShards<'_>| {
+        let write = |shards: &mut crate::keyspace::LockedShards<'_>| {
             // Room for all of them is made sure of first: the batch is written whole or not.
             let mut room = Room::default();
             for ((key, value), &hash) in items.iter().zip(&hashes) {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::inner::{Inner, SHARDS};
+use crate::keyspace::{Inner, SHARDS};
 
 /// Starts the sweep where one is wanted, none runs, and there is a runtime to run it. The runtime
 /// of an earlier one may have ended.
@@ -49,7 +49,7 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::inner::SWEEP_PER_STEP;
+    use crate::keyspace::SWEEP_PER_STEP;
     use crate::store::MemoryStore;
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::inner::Inner;
+use crate::keyspace::Inner;
 use crate::slot::Seen;
 
 /// How long a change may stay unseen that no write announces: an eviction from the cached region,

@@ -7,11 +7,11 @@ use derp_kv_core::{Flights, Result};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::task::AbortHandle;
 
-use crate::builder::{MemoryBuilder, OnFull};
-use crate::cached::Cached;
+use crate::budget::{Refusal, Room};
 use crate::clock::Clock;
-use crate::room::{Refusal, Room};
-use crate::shard::Shard;
+use crate::config::{MemoryBuilder, OnFull};
+use crate::evictable::Cached;
+use crate::pinned::Shard;
 use crate::slot::{Seen, Slot};
 
 /// More shards make a scan's copies smaller and contention rarer; an empty store stays small.
