@@ -1,3 +1,5 @@
+//! The options of a store: the builder, and the table `[kv.memory]` of a `derp.toml`.
+
 use std::borrow::Cow;
 use std::path::Path;
 use std::time::Duration;
@@ -6,7 +8,6 @@ use derp_kv_core::{Error, ErrorKind, Result};
 use toml::{Table, Value};
 
 use crate::clock::ManualClock;
-use crate::store::MemoryStore;
 
 const FIELDS: [&str; 2] = ["max_bytes", "on_full"];
 
@@ -81,13 +82,6 @@ impl MemoryConfig {
         })?;
         Self::from_toml_str(&text)
     }
-
-    /// The store that the table describes.
-    #[must_use]
-    pub fn build(&self) -> MemoryStore {
-        let builder = MemoryBuilder { max_bytes: self.max_bytes, ..MemoryStore::builder() };
-        builder.on_full(self.on_full).build()
-    }
 }
 
 fn max_bytes(value: &Value) -> Result<u64> {
@@ -123,7 +117,8 @@ pub enum OnFull {
     Reject,
 }
 
-/// Options of a [`MemoryStore`]; [`MemoryStore::builder`] makes one.
+/// Options of a [`MemoryStore`](crate::MemoryStore); [`MemoryStore::builder`](crate::MemoryStore::builder)
+/// makes one.
 ///
 /// # Examples
 ///
@@ -169,7 +164,7 @@ impl MemoryBuilder {
         self
     }
 
-    /// Gives the memory of expired records back every so often, also while nothing is written.
+    /// Gives the memory of expired entries back every so often, also while nothing is written.
     ///
     /// Without it each write takes care of a few. The sweep is a task of the tokio runtime in
     /// which the first write happens, and ends with the last handle; where that runtime ends
@@ -177,11 +172,5 @@ impl MemoryBuilder {
     pub fn sweep_every(mut self, every: Duration) -> Self {
         self.sweep_every = Some(every);
         self
-    }
-
-    /// The store.
-    #[must_use]
-    pub fn build(self) -> MemoryStore {
-        MemoryStore::from_options(self)
     }
 }

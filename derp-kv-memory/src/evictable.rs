@@ -1,3 +1,5 @@
+//! The region of the cached values, which may be evicted: a moka cache.
+
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -11,7 +13,7 @@ use crate::clock::Deadline;
 const LARGE_VALUE: usize = 4 * 1024;
 
 /// What moka keeps for an entry beside its key and value.
-const CACHED_OVERHEAD: usize = 400;
+const VALUE_OVERHEAD: usize = 400;
 
 #[derive(Clone, Debug)]
 pub(crate) struct CachedValue {
@@ -21,7 +23,7 @@ pub(crate) struct CachedValue {
 
 /// The region of values that may be evicted. Callers hold the lock of the key's shard for every
 /// call but the scan's; moka's own operations on one key are not ordered with each other.
-pub(crate) struct Cached {
+pub(crate) struct Evictable {
     entries: Cache<Bytes, CachedValue>,
     scans: Mutex<Vec<Weak<ScanLog>>>,
 }
@@ -29,7 +31,7 @@ pub(crate) struct Cached {
 /// Keys that were taken out and put in anew while a scan ran, which may have missed them.
 pub(crate) type ScanLog = Mutex<Vec<Bytes>>;
 
-impl Cached {
+impl Evictable {
     pub(crate) fn new(max_bytes: u64) -> Self {
         let entries = Cache::builder()
             .max_capacity(max_bytes)
@@ -85,14 +87,14 @@ impl Cached {
     }
 }
 
-impl fmt::Debug for Cached {
+impl fmt::Debug for Evictable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cached").field("entries", &self.entries.entry_count()).finish()
+        f.debug_struct("Evictable").field("entries", &self.entries.entry_count()).finish()
     }
 }
 
 pub(crate) fn cached_size(key: &[u8], value: &[u8]) -> usize {
-    key.len() + value.len() + CACHED_OVERHEAD
+    key.len() + value.len() + VALUE_OVERHEAD
 }
 
 #[cfg(test)]
@@ -101,7 +103,7 @@ mod tests {
 
     #[test]
     fn scans_are_told_of_a_key_that_is_taken_out_and_put_in_anew() {
-        let cached = Cached::new(1 << 20);
+        let cached = Evictable::new(1 << 20);
         let (early, dropped) = (cached.watch_renewals(), cached.watch_renewals());
         drop(dropped);
         for renew in [true, false, true] {

@@ -27,13 +27,16 @@
 mod budget;
 mod clock;
 mod config;
+mod deadlines;
 mod evictable;
 mod keyspace;
-mod pinned;
+mod regions;
 mod scan;
+mod shard;
 mod slot;
 mod store;
 mod sweep;
+mod table;
 mod wait;
 mod waiters;
 

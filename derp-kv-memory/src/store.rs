@@ -1,3 +1,5 @@
+//! The store: what each operation of the trait does to the keyspace.
+
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
@@ -8,12 +10,15 @@ use bytes::Bytes;
 use derp_kv_core::{Counter, Expiry, Flights, KvStore, Result, Ttl};
 use futures_core::stream::BoxStream;
 
-use crate::budget::Room;
+use crate::budget::Demand;
 use crate::clock::Deadline;
-use crate::config::MemoryBuilder;
-use crate::keyspace::Inner;
-use crate::slot::{Seen, expiry};
-use crate::{scan, sweep};
+use crate::config::{MemoryBuilder, MemoryConfig};
+use crate::keyspace::{Keyspace, LockedShards};
+use crate::regions::{Seen, expiry};
+use crate::scan::scan;
+use crate::slot::Slot;
+use crate::sweep::Sweep;
+use crate::wait::wait_for_change;
 
 /// A store in this process's memory.
 ///
@@ -37,7 +42,9 @@ use crate::{scan, sweep};
 /// ```
 #[derive(Clone)]
 pub struct MemoryStore {
-    pub(crate) inner: Arc<Inner>,
+    keyspace: Arc<Keyspace>,
+    flights: Arc<Flights>,
+    sweep: Option<Arc<Sweep>>,
 }
 
 impl MemoryStore {
@@ -52,20 +59,39 @@ impl MemoryStore {
         MemoryBuilder::default()
     }
 
-    pub(crate) fn from_options(options: MemoryBuilder) -> Self {
-        Self { inner: Arc::new(Inner::new(options)) }
-    }
-
-    /// The bytes that pinned records take, by estimate: everything but evictable values. Records
+    /// The bytes that pinned entries take, by estimate: everything but evictable values. Entries
     /// that have expired count until their memory is given back.
     #[must_use]
     pub fn pinned_bytes(&self) -> usize {
-        self.inner.pinned_bytes()
+        self.keyspace.regions.budget.used()
     }
 
-    fn writing(&self) -> &Inner {
-        sweep::ensure(&self.inner);
-        &self.inner
+    fn writing(&self) -> &Keyspace {
+        if let Some(sweep) = &self.sweep {
+            sweep.ensure(&self.keyspace);
+        }
+        &self.keyspace
+    }
+}
+
+impl MemoryBuilder {
+    /// The store.
+    #[must_use]
+    pub fn build(self) -> MemoryStore {
+        MemoryStore {
+            keyspace: Arc::new(Keyspace::new(&self)),
+            flights: Arc::default(),
+            sweep: self.sweep_every.map(|every| Arc::new(Sweep::new(every))),
+        }
+    }
+}
+
+impl MemoryConfig {
+    /// The store that the table describes.
+    #[must_use]
+    pub fn build(&self) -> MemoryStore {
+        let builder = MemoryBuilder { max_bytes: self.max_bytes, ..MemoryStore::builder() };
+        builder.on_full(self.on_full).build()
     }
 }
 
@@ -78,8 +104,8 @@ impl Default for MemoryStore {
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryStore")
-            .field("max_bytes", &self.inner.max_bytes)
-            .field("evicts", &self.inner.cached.is_some())
+            .field("max_bytes", &self.keyspace.regions.budget.max_bytes())
+            .field("evicts", &self.keyspace.regions.evictable.is_some())
             .field("pinned_bytes", &self.pinned_bytes())
             .finish_non_exhaustive()
     }
@@ -93,36 +119,36 @@ fn deadline(now: u64, ttl: Option<Ttl>) -> Option<Deadline> {
 #[deny(clippy::missing_trait_methods)]
 impl KvStore for MemoryStore {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        Ok(self.inner.read(key, |seen| seen.value.into_owned()))
+        Ok(self.keyspace.read(key, |seen| seen.value.into_owned()))
     }
 
     async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
-        Ok(self.inner.read(key, |seen| {
+        Ok(self.keyspace.read(key, |seen| {
             let expiry = seen.expiry();
             (seen.value.into_owned(), expiry)
         }))
     }
 
     async fn exists(&self, key: &[u8]) -> Result<bool> {
-        Ok(self.inner.read(key, |_| ()).is_some())
+        Ok(self.keyspace.read(key, |_| ()).is_some())
     }
 
     async fn ttl(&self, key: &[u8]) -> Result<Option<Expiry>> {
-        Ok(self.inner.read(key, |seen| seen.expiry()))
+        Ok(self.keyspace.read(key, |seen| seen.expiry()))
     }
 
     async fn mget(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
-        let hashes: Vec<_> = keys.iter().map(|key| self.inner.hash(key)).collect();
-        let (indices, guards) = self.inner.read_many(&hashes);
+        let hashes: Vec<_> = keys.iter().map(|key| self.keyspace.hash(key)).collect();
+        let (indices, guards) = self.keyspace.read_many(&hashes);
         let get = |(key, &hash): (&&[u8], &u64)| {
-            let at = indices.partition_point(|&index| index < Inner::shard_index(hash));
-            self.inner.look(&guards[at], hash, key, |seen| seen.value.into_owned())
+            let at = indices.partition_point(|&index| index < Keyspace::shard_index(hash));
+            self.keyspace.regions.look(&guards[at], hash, key, |seen| seen.value.into_owned())
         };
         Ok(keys.iter().zip(&hashes).map(get).collect())
     }
 
     fn scan(&self, prefix: &[u8]) -> BoxStream<'_, Result<Bytes>> {
-        scan::scan(&self.inner, prefix)
+        scan(&self.keyspace, prefix)
     }
 
     async fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
@@ -135,17 +161,17 @@ impl KvStore for MemoryStore {
     async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
         let named = |error: derp_kv_core::Error| error.with_operation("mset");
         let ttl = Ttl::optional(ttl).map_err(named)?;
-        // Of equal keys only the last is written, and only it takes room.
+        // Of equal keys only the last is written, and only it is counted.
         let mut seen = HashSet::new();
         let items: Vec<_> = items.iter().rev().filter(|(key, _)| seen.insert(*key)).collect();
-        let hashes: Vec<_> = items.iter().map(|(key, _)| self.inner.hash(key)).collect();
-        let write = |shards: &mut crate::keyspace::LockedShards<'_>| {
-            // Room for all of them is made sure of first: the batch is written whole or not.
-            let mut room = Room::default();
+        let hashes: Vec<_> = items.iter().map(|(key, _)| self.keyspace.hash(key)).collect();
+        let write = |shards: &mut LockedShards<'_>| {
+            // The budget is reserved for all of them first: the batch is written whole or not.
+            let mut demand = Demand::default();
             for ((key, value), &hash) in items.iter().zip(&hashes) {
-                room = room.and(shards.slot(hash, key).cached_room(value)?);
+                demand = demand.and(shards.slot(hash, key).cached_demand(value)?);
             }
-            self.inner.reserve(room)?;
+            self.keyspace.regions.budget.reserve(demand)?;
             for ((key, value), &hash) in items.iter().zip(&hashes) {
                 let mut slot = shards.slot(hash, key);
                 slot.write_cached_reserved(value, deadline(slot.now, ttl));
@@ -160,7 +186,7 @@ impl KvStore for MemoryStore {
     }
 
     async fn delete_many(&self, keys: &[&[u8]]) -> Result<u64> {
-        let hashes: Vec<_> = keys.iter().map(|key| self.inner.hash(key)).collect();
+        let hashes: Vec<_> = keys.iter().map(|key| self.keyspace.hash(key)).collect();
         self.writing().update_many(&hashes, |shards| {
             let mut removed = 0;
             for (key, &hash) in keys.iter().zip(&hashes) {
@@ -184,7 +210,7 @@ impl KvStore for MemoryStore {
     async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {
         let named = |error: derp_kv_core::Error| error.with_operation("set_nx");
         let ttl = Ttl::optional(ttl).map_err(named)?;
-        let write = |slot: &mut crate::slot::Slot<'_>| {
+        let write = |slot: &mut Slot<'_>| {
             if slot.is_live() {
                 return Ok(false);
             }
@@ -197,7 +223,7 @@ impl KvStore for MemoryStore {
     async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
         let named = |error: derp_kv_core::Error| error.with_operation("incr");
         let ttl = Ttl::optional(ttl).map_err(named)?;
-        let count = |slot: &mut crate::slot::Slot<'_>| {
+        let count = |slot: &mut Slot<'_>| {
             let read = |seen: Seen<'_>| (Counter::parse(&seen.value), seen.deadline);
             let (value, deadline) = match slot.look(read) {
                 Some((value, deadline)) => (Counter::add(value?, by)?, deadline),
@@ -218,7 +244,7 @@ impl KvStore for MemoryStore {
     ) -> Result<bool> {
         let named = |error: derp_kv_core::Error| error.with_operation("compare_and_set");
         let ttl = Ttl::optional(ttl).map_err(named)?;
-        let swap = |slot: &mut crate::slot::Slot<'_>| {
+        let swap = |slot: &mut Slot<'_>| {
             if !slot.holds(expected) {
                 return Ok(false);
             }
@@ -233,10 +259,10 @@ impl KvStore for MemoryStore {
     }
 
     async fn wait_for_change(&self, key: &[u8], seen: Option<&[u8]>, at_most: Duration) {
-        crate::wait::wait_for_change(&self.inner, key, seen, at_most).await;
+        wait_for_change(&self.keyspace, key, seen, at_most).await;
     }
 
     fn flights(&self) -> Option<&Flights> {
-        Some(&self.inner.flights)
+        Some(&self.flights)
     }
 }

@@ -1,0 +1,95 @@
+//! The two regions that hold the entries, seen as one.
+
+use std::borrow::Cow;
+use std::hash::{BuildHasher, RandomState};
+
+use bytes::Bytes;
+use derp_kv_core::Expiry;
+
+use crate::budget::Budget;
+use crate::clock::{Clock, Deadline};
+use crate::config::{MemoryBuilder, OnFull};
+use crate::evictable::Evictable;
+use crate::shard::Shard;
+
+/// What all shards share: the region of cached values, which is none where nothing is evicted, the
+/// budget of the pinned entries, the clock and the hash function.
+#[derive(Debug)]
+pub(crate) struct Regions {
+    hasher: RandomState,
+    pub(crate) clock: Clock,
+    pub(crate) budget: Budget,
+    pub(crate) evictable: Option<Evictable>,
+}
+
+impl Regions {
+    pub(crate) fn new(options: &MemoryBuilder) -> Self {
+        let evicts = options.on_full == OnFull::EvictCached;
+        let max_bytes = options.max_bytes.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
+        Self {
+            hasher: RandomState::new(),
+            clock: options.clock.clone().map_or_else(Clock::tokio, Clock::Manual),
+            budget: Budget::new(max_bytes),
+            evictable: options.max_bytes.filter(|_| evicts).map(Evictable::new),
+        }
+    }
+
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// A number that nobody outside can foretell.
+    pub(crate) fn chance(&self, count: u32, hash: u64) -> u64 {
+        self.hasher.hash_one((count, hash))
+    }
+
+    /// Looks at one key in both regions. `shard` is the key's, and locked.
+    pub(crate) fn look<T>(
+        &self,
+        shard: &Shard,
+        hash: u64,
+        key: &[u8],
+        f: impl FnOnce(Seen<'_>) -> T,
+    ) -> Option<T> {
+        let now = || self.clock.now();
+        if let Some(entry) = shard.find(hash, key) {
+            return Seen::live(Cow::Borrowed(&entry.value), entry.deadline, now).map(f);
+        }
+        let cached = self.evictable.as_ref()?.get(key)?;
+        Seen::live(Cow::Owned(cached.value), cached.deadline, now).map(f)
+    }
+
+    /// Whether `deadline` lets an entry live now. The clock is read only where there is one.
+    pub(crate) fn is_live(&self, deadline: Option<Deadline>) -> bool {
+        !deadline.is_some_and(|deadline| deadline.passed(self.clock.now()))
+    }
+}
+
+/// A live value and its deadline.
+pub(crate) struct Seen<'a> {
+    /// A pinned value is borrowed, a cached one is owned.
+    pub(crate) value: Cow<'a, Bytes>,
+    pub(crate) deadline: Option<Deadline>,
+    now: u64,
+}
+
+impl<'a> Seen<'a> {
+    /// `None` where the deadline has passed. The clock is read only where there is one.
+    fn live(
+        value: Cow<'a, Bytes>,
+        deadline: Option<Deadline>,
+        now: impl FnOnce() -> u64,
+    ) -> Option<Self> {
+        let now = deadline.map_or(0, |_| now());
+        let passed = deadline.is_some_and(|deadline| deadline.passed(now));
+        (!passed).then_some(Self { value, deadline, now })
+    }
+
+    pub(crate) fn expiry(&self) -> Expiry {
+        expiry(self.deadline, self.now)
+    }
+}
+
+pub(crate) fn expiry(deadline: Option<Deadline>, now: u64) -> Expiry {
+    deadline.map_or(Expiry::Never, |deadline| Expiry::In(deadline.remaining(now)))
+}

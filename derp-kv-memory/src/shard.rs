@@ -1,0 +1,218 @@
+//! One part of the keyspace: what its lock guards.
+
+use bytes::Bytes;
+
+use crate::clock::Deadline;
+use crate::deadlines::Deadlines;
+use crate::table::{Keyed, Table};
+use crate::waiters::Waiters;
+
+/// What a pinned entry takes beside its key and value: the table's slot at its mean load, the
+/// heap's node, and the allocator's headers.
+const ENTRY_OVERHEAD: usize = 144;
+
+/// A key and its value, which is never evicted.
+#[derive(Debug)]
+pub(crate) struct PinnedEntry {
+    pub(crate) key: Box<[u8]>,
+    pub(crate) value: Bytes,
+    pub(crate) deadline: Option<Deadline>,
+}
+
+impl PinnedEntry {
+    pub(crate) fn size(&self) -> usize {
+        pinned_size(&self.key, &self.value)
+    }
+}
+
+impl Keyed for PinnedEntry {
+    fn key(&self) -> &[u8] {
+        &self.key
+    }
+
+    fn deadline(&self) -> Option<Deadline> {
+        self.deadline
+    }
+}
+
+pub(crate) fn pinned_size(key: &[u8], value: &[u8]) -> usize {
+    key.len() + value.len() + ENTRY_OVERHEAD
+}
+
+/// The pinned entries of a shard, their deadlines, and who waits for a change of one of its keys.
+///
+/// Stale nodes of `deadlines` are skipped when their time comes, and taken out before they are the
+/// greater part of it.
+#[derive(Debug, Default)]
+pub(crate) struct Shard {
+    pinned: Table<PinnedEntry>,
+    deadlines: Deadlines,
+    /// Writes to the evictable region under this shard's lock.
+    pub(crate) cached_writes: u32,
+    pub(crate) waiters: Waiters,
+}
+
+impl Shard {
+    pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<&PinnedEntry> {
+        self.pinned.find(hash, key)
+    }
+
+    /// Writes a pinned entry and returns the size of the one it replaced.
+    pub(crate) fn put(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        mut value: Bytes,
+        deadline: Option<Deadline>,
+        rehash: impl Fn(&[u8]) -> u64,
+    ) -> usize {
+        let replaced = self.pinned.change(hash, key, |entry| {
+            let replaced = (entry.size(), entry.deadline);
+            entry.value = std::mem::take(&mut value);
+            entry.deadline = deadline;
+            replaced
+        });
+        if replaced.is_none() {
+            self.pinned.insert_new(hash, PinnedEntry { key: key.into(), value, deadline }, &rehash);
+        }
+        let (size, before) = replaced.unwrap_or_default();
+        // An entry that keeps its deadline, as a counter does, has its node already.
+        if let Some(deadline) = deadline.filter(|_| deadline != before) {
+            self.deadlines.push(deadline, hash);
+            self.drop_stale_nodes(rehash);
+        }
+        size
+    }
+
+    pub(crate) fn remove(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        rehash: impl Fn(&[u8]) -> u64,
+    ) -> Option<PinnedEntry> {
+        let entry = self.pinned.remove(hash, key)?;
+        self.shrink(rehash);
+        Some(entry)
+    }
+
+    /// Takes the stale nodes out where they are the greater part. That costs what the heap holds,
+    /// and not what the table holds: most entries may have no deadline.
+    fn drop_stale_nodes(&mut self, rehash: impl Fn(&[u8]) -> u64) {
+        if self.deadlines.is_mostly_stale(self.pinned.expiring()) {
+            let pinned = &self.pinned;
+            self.deadlines.retain(|deadline, hash| pinned.has_due(hash, deadline, &rehash));
+            self.shrink(rehash);
+        }
+    }
+
+    fn shrink(&mut self, rehash: impl Fn(&[u8]) -> u64) {
+        self.pinned.shrink(rehash);
+        self.deadlines.shrink();
+    }
+
+    /// Looks at no more than `limit` due deadlines, and removes the entries that they end. Returns
+    /// how many deadlines it took off the heap, and the bytes freed.
+    pub(crate) fn sweep(
+        &mut self,
+        now: u64,
+        limit: usize,
+        rehash: impl Fn(&[u8]) -> u64,
+    ) -> (usize, usize) {
+        let (mut taken, mut freed) = (0, 0);
+        while taken < limit {
+            let Some((deadline, hash)) = self.deadlines.pop_due(now) else { break };
+            taken += 1;
+            if let Some(entry) = self.pinned.remove_due(hash, deadline, &rehash) {
+                freed += entry.size();
+            }
+        }
+        if taken > 0 {
+            self.shrink(rehash);
+        }
+        (taken, freed)
+    }
+
+    pub(crate) fn pinned(&self) -> impl ExactSizeIterator<Item = &PinnedEntry> {
+        self.pinned.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use derp_kv_core::Ttl;
+
+    use super::*;
+    use crate::deadlines::FEW_NODES;
+
+    fn hash(key: &[u8]) -> u64 {
+        key.iter()
+            .fold(7, |hash: u64, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+    }
+
+    fn deadline(millis: u64) -> Deadline {
+        Deadline::after(0, Ttl::new(Duration::from_millis(millis)).unwrap())
+    }
+
+    fn put(shard: &mut Shard, key: u32, deadline: Option<Deadline>) {
+        let key = key.to_be_bytes();
+        shard.put(hash(&key), &key, Bytes::new(), deadline, hash);
+    }
+
+    #[test]
+    fn an_entry_that_keeps_its_deadline_adds_no_node() {
+        let mut shard = Shard::default();
+        for _ in 0..1_000 {
+            put(&mut shard, 1, Some(deadline(5)));
+        }
+        assert_eq!(shard.deadlines.len(), 1);
+    }
+
+    #[test]
+    fn rewritten_and_deleted_entries_leave_few_nodes() {
+        let mut shard = Shard::default();
+        for round in 0..100_000_u64 {
+            // Back and forth, so that equal nodes arise as well.
+            put(&mut shard, 1, Some(deadline(1 + round % 7)));
+            put(&mut shard, 2, Some(deadline(1 + round)));
+            shard.remove(hash(&2_u32.to_be_bytes()), &2_u32.to_be_bytes(), hash);
+            assert!(shard.deadlines.len() <= FEW_NODES, "{} nodes", shard.deadlines.len());
+        }
+        let (_, freed) = shard.sweep(deadline(7).remaining(0).as_nanos() as u64, usize::MAX, hash);
+        assert!(freed > 0 && shard.pinned().len() == 0);
+    }
+
+    #[test]
+    fn a_few_lasting_entries_do_not_keep_the_memory_of_many_expired_ones() {
+        let mut shard = Shard::default();
+        for key in 0..20_000 {
+            put(&mut shard, key, (key > 10).then(|| deadline(5)));
+        }
+        let now = deadline(5).remaining(0).as_nanos() as u64;
+        let mut steps = 0;
+        while shard.sweep(now, 2, hash).0 > 0 {
+            steps += 1;
+        }
+        assert!(steps > 5_000, "all at once");
+        assert_eq!(shard.pinned().len(), 11);
+        assert!(shard.pinned.capacity() < 256, "{}", shard.pinned.capacity());
+        assert!(shard.deadlines.capacity() < 256, "{}", shard.deadlines.capacity());
+    }
+
+    #[test]
+    fn deleted_entries_give_their_memory_back() {
+        let mut shard = Shard::default();
+        for key in 0..20_000 {
+            put(&mut shard, key, None);
+        }
+        for key in 11..20_000_u32 {
+            shard.remove(hash(&key.to_be_bytes()), &key.to_be_bytes(), hash);
+        }
+        assert!(shard.pinned.capacity() < 256, "{}", shard.pinned.capacity());
+        assert!(
+            (0..11_u32)
+                .all(|key| { shard.find(hash(&key.to_be_bytes()), &key.to_be_bytes()).is_some() })
+        );
+    }
+}
