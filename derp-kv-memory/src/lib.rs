@@ -27,6 +27,7 @@
 mod budget;
 mod clock;
 mod config;
+mod coop;
 mod deadlines;
 mod evictable;
 mod keyspace;

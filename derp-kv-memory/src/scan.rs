@@ -1,71 +1,126 @@
-//! `scan`: a stream over the shards that copies the keys of one at a time.
+//! `scan`: a stream over the regions that copies the keys of a small part at a time.
 
-use std::sync::Arc;
+use std::mem::take;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 
 use bytes::Bytes;
 use derp_kv_core::Result;
 use futures_core::stream::BoxStream;
-use futures_util::StreamExt;
-use futures_util::stream;
+use futures_util::stream::{self, StreamExt};
 
-use crate::evictable::ScanLog;
+use crate::coop;
 use crate::keyspace::{Keyspace, SHARDS};
-use crate::shard::PinnedEntry;
 
-/// After so many keys, matching or not, other tasks get their turn.
-const KEYS_BEFORE_REST: usize = 256;
+/// After so many cached keys, matching or not, those that were found are handed over.
+const KEYS_PER_PAGE: usize = 256;
 
-/// The keys of cached values come first, then the pinned ones: a key may be promoted from the
-/// first region to the second, never back while it lives, so none is missed on its way. Last
-/// come the keys that were renewed in the first region meanwhile. Other tasks get their turn now
-/// and then, also where nothing is found.
-pub(crate) fn scan<'a>(keyspace: &'a Keyspace, prefix: &[u8]) -> BoxStream<'a, Result<Bytes>> {
-    let prefix: Arc<[u8]> = prefix.into();
-    // Empty handed: the scan takes a rest.
-    let rest = |key: Option<Bytes>| async move {
-        if key.is_none() {
-            tokio::task::yield_now().await;
+/// The stream owns its walk through the keyspace, which runs as far as the next page whenever
+/// the stream has no key left. No lock is held in between.
+pub(crate) fn scan(keyspace: Arc<Keyspace>, prefix: &[u8]) -> BoxStream<'static, Result<Bytes>> {
+    let page = Page::default();
+    let mut walk = Some(Box::pin(walk(keyspace, prefix.into(), page.clone())));
+    let mut found = Vec::new().into_iter();
+    let next = move |context: &mut std::task::Context<'_>| {
+        loop {
+            if let Some(key) = found.next() {
+                return Poll::Ready(Some(Ok(key)));
+            }
+            let Some(running) = &mut walk else { return Poll::Ready(None) };
+            let polled = running.as_mut().poll(context);
+            found = page.take().into_iter();
+            match polled {
+                Poll::Ready(()) => walk = None,
+                Poll::Pending if found.len() == 0 => return Poll::Pending,
+                Poll::Pending => {}
+            }
         }
-        key.map(Ok)
     };
-    let renewals = keyspace.regions.evictable.as_ref().map(|cached| cached.watch_renewals());
-    let cached = cached_keys(keyspace, prefix.clone());
-    let pinned = {
-        let prefix = prefix.clone();
-        (0..SHARDS).flat_map(move |index| pinned_keys(keyspace, index, &prefix))
-    };
-    let renewed =
-        std::iter::once(renewals).flatten().flat_map(move |log| renewed_keys(&log, &prefix));
-    stream::iter(cached.chain(pinned).chain(renewed.map(Some))).filter_map(rest).boxed()
+    stream::poll_fn(next).boxed()
 }
 
-/// `None` is a place to rest at.
-fn cached_keys(
-    keyspace: &Keyspace,
-    prefix: Arc<[u8]>,
-) -> impl Iterator<Item = Option<Bytes>> + Send + '_ {
-    let entries = keyspace.regions.evictable.iter().flat_map(|cached| cached.iter());
-    entries.enumerate().flat_map(move |(number, (key, entry))| {
-        let live = key.starts_with(&prefix) && keyspace.regions.is_live(entry.deadline);
-        let rests = number % KEYS_BEFORE_REST == KEYS_BEFORE_REST - 1;
-        [live.then_some(Some(key)), rests.then_some(None)].into_iter().flatten()
-    })
+/// Goes through the cached keys first, then through the pinned ones: a key may be promoted from the
+/// first region to the second, never back while it lives, so none is missed on its way. Last come
+/// the keys that were renewed in the first region meanwhile.
+async fn walk(keyspace: Arc<Keyspace>, prefix: Box<[u8]>, page: Page) {
+    let evictable = keyspace.regions.evictable.as_ref();
+    let renewed = evictable.map(|evictable| evictable.watch_renewals());
+    if let Some(evictable) = evictable {
+        let mut visited = 0;
+        for (key, cached) in evictable.iter() {
+            if key.starts_with(&prefix) && keyspace.regions.is_live(cached.deadline) {
+                page.push(key);
+            }
+            visited += 1;
+            if visited % KEYS_PER_PAGE == 0 {
+                page.hand_over(KEYS_PER_PAGE).await;
+            }
+        }
+        page.hand_over(visited % KEYS_PER_PAGE).await;
+    }
+    for index in 0..SHARDS {
+        let visited = {
+            let shard = keyspace.shard(index).read();
+            for entry in shard.pinned() {
+                if entry.key.starts_with(&prefix) && keyspace.regions.is_live(entry.deadline) {
+                    page.push(Bytes::copy_from_slice(&entry.key));
+                }
+            }
+            shard.pinned().len()
+        };
+        if visited > 0 {
+            page.hand_over(visited).await;
+        }
+    }
+    if let Some(log) = renewed {
+        let keys = take(&mut *log.lock().unwrap_or_else(PoisonError::into_inner));
+        keys.into_iter().filter(|key| key.starts_with(&prefix)).for_each(|key| page.push(key));
+    }
+    page.hand_over(0).await;
 }
 
-/// `None` is a place to rest at.
-fn pinned_keys(keyspace: &Keyspace, index: usize, prefix: &[u8]) -> Vec<Option<Bytes>> {
-    let shard = keyspace.shard(index).read();
-    let live = |entry: &&PinnedEntry| {
-        entry.key.starts_with(prefix) && keyspace.regions.is_live(entry.deadline)
-    };
-    let keys = shard.pinned().filter(live);
-    let keys = keys.map(|entry| Some(Bytes::copy_from_slice(&entry.key)));
-    // A smaller store is through before anybody waits for long.
-    let rest = (shard.pinned().len() >= KEYS_BEFORE_REST).then_some(None);
-    keys.chain(rest).collect()
+/// Keys on their way from the walk to the stream, which share it and run in turns.
+#[derive(Clone, Default)]
+struct Page(Arc<Mutex<Vec<Bytes>>>);
+
+impl Page {
+    fn push(&self, key: Bytes) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(key);
+    }
+
+    fn take(&self) -> Vec<Bytes> {
+        take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Lets the stream take the keys, if there are any, after other tasks had their turn for the
+    /// keys visited.
+    async fn hand_over(&self, visited: usize) {
+        coop::keys(visited).await;
+        let mut handed_over = self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        std::future::poll_fn(|_| {
+            // The stream polls again when it has no key left: there is nothing to be woken by.
+            match std::mem::replace(&mut handed_over, true) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
 }
 
-fn renewed_keys(log: &ScanLog, prefix: &[u8]) -> Vec<Bytes> {
-    let keys = log.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    keys.iter().filter(|key| key.starts_with(prefix)).cloned().collect()
+#[cfg(test)]
+mod tests {
+    use futures_util::TryStreamExt;
+
+    use super::*;
+    use crate::config::MemoryBuilder;
+
+    #[tokio::test]
+    async fn a_scan_outlives_the_store_that_it_came_from() {
+        let keyspace = Arc::new(Keyspace::new(&MemoryBuilder::default().max_bytes(1 << 20)));
+        keyspace.update(b"cached", |slot| slot.write_cached(b"v", None)).unwrap();
+        keyspace.update(b"pinned", |slot| slot.write_pinned(b"v", None)).unwrap();
+        let keys = tokio::spawn(scan(keyspace, b"").try_collect::<Vec<_>>());
+        assert_eq!(keys.await.unwrap().unwrap(), [&b"cached"[..], b"pinned"]);
+    }
 }

@@ -13,6 +13,7 @@ use futures_core::stream::BoxStream;
 use crate::budget::Demand;
 use crate::clock::Deadline;
 use crate::config::{MemoryBuilder, MemoryConfig};
+use crate::coop;
 use crate::keyspace::{Keyspace, LockedShards};
 use crate::regions::{Seen, expiry};
 use crate::scan::scan;
@@ -119,10 +120,12 @@ fn deadline(now: u64, ttl: Option<Ttl>) -> Option<Deadline> {
 #[deny(clippy::missing_trait_methods)]
 impl KvStore for MemoryStore {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        coop::one_key().await;
         Ok(self.keyspace.read(key, |seen| seen.value.into_owned()))
     }
 
     async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
+        coop::one_key().await;
         Ok(self.keyspace.read(key, |seen| {
             let expiry = seen.expiry();
             (seen.value.into_owned(), expiry)
@@ -130,14 +133,17 @@ impl KvStore for MemoryStore {
     }
 
     async fn exists(&self, key: &[u8]) -> Result<bool> {
+        coop::one_key().await;
         Ok(self.keyspace.read(key, |_| ()).is_some())
     }
 
     async fn ttl(&self, key: &[u8]) -> Result<Option<Expiry>> {
+        coop::one_key().await;
         Ok(self.keyspace.read(key, |seen| seen.expiry()))
     }
 
     async fn mget(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
+        coop::keys(keys.len()).await;
         let hashes: Vec<_> = keys.iter().map(|key| self.keyspace.hash(key)).collect();
         let (indices, guards) = self.keyspace.read_many(&hashes);
         let get = |(key, &hash): (&&[u8], &u64)| {
@@ -147,11 +153,12 @@ impl KvStore for MemoryStore {
         Ok(keys.iter().zip(&hashes).map(get).collect())
     }
 
-    fn scan(&self, prefix: &[u8]) -> BoxStream<'_, Result<Bytes>> {
-        scan(&self.keyspace, prefix)
+    fn scan(&self, prefix: &[u8]) -> BoxStream<'static, Result<Bytes>> {
+        scan(self.keyspace.clone(), prefix)
     }
 
     async fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
+        coop::one_key().await;
         let ttl = Ttl::optional(ttl).map_err(|error| error.with_operation("set"))?;
         self.writing()
             .update(key, |slot| slot.write_cached(value, deadline(slot.now, ttl)))
@@ -159,6 +166,7 @@ impl KvStore for MemoryStore {
     }
 
     async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
+        coop::keys(items.len()).await;
         let named = |error: derp_kv_core::Error| error.with_operation("mset");
         let ttl = Ttl::optional(ttl).map_err(named)?;
         // Of equal keys only the last is written, and only it is counted.
@@ -182,10 +190,12 @@ impl KvStore for MemoryStore {
     }
 
     async fn delete(&self, key: &[u8]) -> Result<bool> {
+        coop::one_key().await;
         self.writing().update(key, |slot| Ok(slot.remove()))
     }
 
     async fn delete_many(&self, keys: &[&[u8]]) -> Result<u64> {
+        coop::keys(keys.len()).await;
         let hashes: Vec<_> = keys.iter().map(|key| self.keyspace.hash(key)).collect();
         self.writing().update_many(&hashes, |shards| {
             let mut removed = 0;
@@ -197,6 +207,7 @@ impl KvStore for MemoryStore {
     }
 
     async fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
+        coop::one_key().await;
         let ttl = Ttl::new(ttl).map_err(|error| error.with_operation("expire"))?;
         self.writing().update(key, |slot| {
             let live = slot.is_live();
@@ -208,6 +219,7 @@ impl KvStore for MemoryStore {
     }
 
     async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {
+        coop::one_key().await;
         let named = |error: derp_kv_core::Error| error.with_operation("set_nx");
         let ttl = Ttl::optional(ttl).map_err(named)?;
         let write = |slot: &mut Slot<'_>| {
@@ -221,6 +233,7 @@ impl KvStore for MemoryStore {
     }
 
     async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
+        coop::one_key().await;
         let named = |error: derp_kv_core::Error| error.with_operation("incr");
         let ttl = Ttl::optional(ttl).map_err(named)?;
         let count = |slot: &mut Slot<'_>| {
@@ -242,6 +255,7 @@ impl KvStore for MemoryStore {
         value: &[u8],
         ttl: Option<Duration>,
     ) -> Result<bool> {
+        coop::one_key().await;
         let named = |error: derp_kv_core::Error| error.with_operation("compare_and_set");
         let ttl = Ttl::optional(ttl).map_err(named)?;
         let swap = |slot: &mut Slot<'_>| {
@@ -255,10 +269,12 @@ impl KvStore for MemoryStore {
     }
 
     async fn compare_and_delete(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
+        coop::one_key().await;
         self.writing().update(key, |slot| Ok(slot.holds(expected) && slot.remove()))
     }
 
     async fn wait_for_change(&self, key: &[u8], seen: Option<&[u8]>, at_most: Duration) {
+        coop::one_key().await;
         wait_for_change(&self.keyspace, key, seen, at_most).await;
     }
 
