@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -62,7 +63,7 @@ impl Clock {
         Self::Tokio { origin: Instant::now() }
     }
 
-    pub(crate) fn now(&self) -> u64 {
+    fn now(&self) -> u64 {
         match self {
             Self::Tokio { origin } => {
                 let now = Instant::now();
@@ -76,6 +77,29 @@ impl Clock {
     }
 }
 
+/// The time at which an operation takes place. The clock is read once at most, and only where the
+/// time matters: most keys have no deadline. The lock under which it is read must be held, for an
+/// older time would be applied to a newer value.
+#[derive(Debug)]
+pub(crate) struct Now<'a> {
+    clock: &'a Clock,
+    nanos: Cell<Option<u64>>,
+}
+
+impl<'a> Now<'a> {
+    pub(crate) fn by(clock: &'a Clock) -> Self {
+        Self { clock, nanos: Cell::new(None) }
+    }
+
+    pub(crate) fn nanos(&self) -> u64 {
+        self.nanos.get().unwrap_or_else(|| {
+            let nanos = self.clock.now();
+            self.nanos.set(Some(nanos));
+            nanos
+        })
+    }
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -85,17 +109,17 @@ fn nanos(duration: Duration) -> u64 {
 pub(crate) struct Deadline(std::num::NonZeroU64);
 
 impl Deadline {
-    pub(crate) fn after(now: u64, ttl: Ttl) -> Self {
-        let nanos = now.saturating_add(ttl.as_millis().saturating_mul(1_000_000));
+    pub(crate) fn after(now: &Now<'_>, ttl: Ttl) -> Self {
+        let nanos = now.nanos().saturating_add(ttl.as_millis().saturating_mul(1_000_000));
         Self(std::num::NonZeroU64::new(nanos).unwrap_or(std::num::NonZeroU64::MIN))
     }
 
-    pub(crate) fn passed(self, now: u64) -> bool {
-        now >= self.0.get()
+    pub(crate) fn passed(self, now: &Now<'_>) -> bool {
+        now.nanos() >= self.0.get()
     }
 
     /// Whole milliseconds, rounded up: never zero before the deadline, never above the TTL.
-    pub(crate) fn remaining(self, now: u64) -> Duration {
-        Duration::from_millis(self.0.get().saturating_sub(now).div_ceil(1_000_000))
+    pub(crate) fn remaining(self, now: &Now<'_>) -> Duration {
+        Duration::from_millis(self.0.get().saturating_sub(now.nanos()).div_ceil(1_000_000))
     }
 }

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use crate::clock::Deadline;
+use crate::clock::{Deadline, Now};
 use crate::table::is_mostly_unused;
 
 /// Up to this many nodes, stale ones among them do not matter.
@@ -22,7 +22,7 @@ impl Deadlines {
     }
 
     /// Takes out the earliest node, if its deadline has passed.
-    pub(crate) fn pop_due(&mut self, now: u64) -> Option<(Deadline, u64)> {
+    pub(crate) fn pop_due(&mut self, now: &Now<'_>) -> Option<(Deadline, u64)> {
         let Reverse((deadline, _)) = self.nodes.peek()?;
         if !deadline.passed(now) {
             return None;

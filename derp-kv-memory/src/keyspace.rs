@@ -6,6 +6,7 @@ use derp_kv_core::Result;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::budget::Refusal;
+use crate::clock::Now;
 use crate::config::MemoryBuilder;
 use crate::regions::{Regions, Seen};
 use crate::shard::Shard;
@@ -57,7 +58,7 @@ impl Keyspace {
     pub(crate) fn read<T>(&self, key: &[u8], f: impl FnOnce(Seen<'_>) -> T) -> Option<T> {
         let hash = self.hash(key);
         let shard = self.shard(Self::shard_index(hash)).read();
-        self.regions.look(&shard, hash, key, f)
+        self.regions.look(&shard, hash, key, &self.regions.now(), f)
     }
 
     /// Works on one key under its shard's write lock. Where the budget is used up, expired entries are
@@ -70,10 +71,9 @@ impl Keyspace {
         let hash = self.hash(key);
         self.reclaiming(|sweep_per_key| {
             let mut shard = self.shard(Self::shard_index(hash)).write();
-            // Read inside the lock: an older time would apply to a newer value.
-            let now = self.regions.clock.now();
-            self.sweep_some(&mut shard, now, sweep_per_key);
-            f(&mut Slot::new(&self.regions, &mut shard, hash, key, now))
+            let now = self.regions.now();
+            self.sweep_some(&mut shard, &now, sweep_per_key);
+            f(&mut Slot::new(&self.regions, &mut shard, hash, key, &now))
         })
     }
 
@@ -86,10 +86,11 @@ impl Keyspace {
         self.reclaiming(|sweep_per_key| {
             let indices = Self::shard_indices(hashes);
             let guards = indices.iter().map(|&index| self.shard(index).write()).collect();
-            let now = self.regions.clock.now();
+            let now = self.regions.now();
             let mut shards = LockedShards { keyspace: self, indices, guards, now };
             for &hash in hashes {
-                self.sweep_some(shards.shard(hash), now, sweep_per_key);
+                let (shard, now) = shards.shard(hash);
+                self.sweep_some(shard, now, sweep_per_key);
             }
             f(&mut shards)
         })
@@ -127,8 +128,8 @@ impl Keyspace {
         indices
     }
 
-    fn sweep_some(&self, shard: &mut Shard, now: u64, budget: usize) -> usize {
-        let (taken, freed) = shard.sweep(now, budget, |key| self.hash(key));
+    fn sweep_some(&self, shard: &mut Shard, now: &Now<'_>, limit: usize) -> usize {
+        let (taken, freed) = shard.sweep(now, limit, |key| self.hash(key));
         self.regions.budget.release(freed);
         taken
     }
@@ -161,11 +162,10 @@ impl Keyspace {
         SHARDS
     }
 
-    /// Looks at no more than `budget` due deadlines of one shard and returns how many there were.
-    fn sweep_shard(&self, index: usize, budget: usize) -> usize {
+    /// Looks at no more than `limit` due deadlines of one shard and returns how many there were.
+    fn sweep_shard(&self, index: usize, limit: usize) -> usize {
         let mut shard = self.shard(index).write();
-        let now = self.regions.clock.now();
-        self.sweep_some(&mut shard, now, budget)
+        self.sweep_some(&mut shard, &self.regions.now(), limit)
     }
 }
 
@@ -174,18 +174,19 @@ pub(crate) struct LockedShards<'a> {
     keyspace: &'a Keyspace,
     indices: Vec<usize>,
     guards: Vec<RwLockWriteGuard<'a, Shard>>,
-    now: u64,
+    now: Now<'a>,
 }
 
 impl LockedShards<'_> {
     /// The slot of `key`, whose hash was among those that were locked.
     pub(crate) fn slot<'b>(&'b mut self, hash: u64, key: &'b [u8]) -> Slot<'b> {
-        let (regions, now) = (&self.keyspace.regions, self.now);
-        Slot::new(regions, self.shard(hash), hash, key, now)
+        let regions = &self.keyspace.regions;
+        let (shard, now) = self.shard(hash);
+        Slot::new(regions, shard, hash, key, now)
     }
 
-    fn shard(&mut self, hash: u64) -> &mut Shard {
+    fn shard(&mut self, hash: u64) -> (&mut Shard, &Now<'_>) {
         let at = self.indices.partition_point(|&index| index < Keyspace::shard_index(hash));
-        &mut self.guards[at]
+        (&mut self.guards[at], &self.now)
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use derp_kv_core::Expiry;
 
 use crate::budget::Budget;
-use crate::clock::{Clock, Deadline};
+use crate::clock::{Clock, Deadline, Now};
 use crate::config::{MemoryBuilder, OnFull};
 use crate::evictable::Evictable;
 use crate::shard::Shard;
@@ -49,9 +49,9 @@ impl Regions {
         shard: &Shard,
         hash: u64,
         key: &[u8],
+        now: &Now<'_>,
         f: impl FnOnce(Seen<'_>) -> T,
     ) -> Option<T> {
-        let now = || self.clock.now();
         if let Some(entry) = shard.find(hash, key) {
             return Seen::live(Cow::Borrowed(&entry.value), entry.deadline, now).map(f);
         }
@@ -59,9 +59,8 @@ impl Regions {
         Seen::live(Cow::Owned(cached.value), cached.deadline, now).map(f)
     }
 
-    /// Whether `deadline` lets an entry live now. The clock is read only where there is one.
-    pub(crate) fn is_live(&self, deadline: Option<Deadline>) -> bool {
-        !deadline.is_some_and(|deadline| deadline.passed(self.clock.now()))
+    pub(crate) fn now(&self) -> Now<'_> {
+        Now::by(&self.clock)
     }
 }
 
@@ -70,26 +69,21 @@ pub(crate) struct Seen<'a> {
     /// A pinned value is borrowed, a cached one is owned.
     pub(crate) value: Cow<'a, Bytes>,
     pub(crate) deadline: Option<Deadline>,
-    now: u64,
+    pub(crate) expiry: Expiry,
 }
 
 impl<'a> Seen<'a> {
-    /// `None` where the deadline has passed. The clock is read only where there is one.
-    fn live(
-        value: Cow<'a, Bytes>,
-        deadline: Option<Deadline>,
-        now: impl FnOnce() -> u64,
-    ) -> Option<Self> {
-        let now = deadline.map_or(0, |_| now());
-        let passed = deadline.is_some_and(|deadline| deadline.passed(now));
-        (!passed).then_some(Self { value, deadline, now })
-    }
-
-    pub(crate) fn expiry(&self) -> Expiry {
-        expiry(self.deadline, self.now)
+    /// `None` where the deadline has passed.
+    fn live(value: Cow<'a, Bytes>, deadline: Option<Deadline>, now: &Now<'_>) -> Option<Self> {
+        let live = is_live(deadline, now);
+        live.then(|| Self { value, deadline, expiry: expiry(deadline, now) })
     }
 }
 
-pub(crate) fn expiry(deadline: Option<Deadline>, now: u64) -> Expiry {
+pub(crate) fn is_live(deadline: Option<Deadline>, now: &Now<'_>) -> bool {
+    !deadline.is_some_and(|deadline| deadline.passed(now))
+}
+
+pub(crate) fn expiry(deadline: Option<Deadline>, now: &Now<'_>) -> Expiry {
     deadline.map_or(Expiry::Never, |deadline| Expiry::In(deadline.remaining(now)))
 }

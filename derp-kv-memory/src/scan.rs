@@ -11,6 +11,7 @@ use futures_util::stream::{self, StreamExt};
 
 use crate::coop;
 use crate::keyspace::{Keyspace, SHARDS};
+use crate::regions::is_live;
 
 /// After so many cached keys, matching or not, those that were found are handed over.
 const KEYS_PER_PAGE: usize = 256;
@@ -48,7 +49,7 @@ async fn walk(keyspace: Arc<Keyspace>, prefix: Box<[u8]>, page: Page) {
     if let Some(evictable) = evictable {
         let mut visited = 0;
         for (key, cached) in evictable.iter() {
-            if key.starts_with(&prefix) && keyspace.regions.is_live(cached.deadline) {
+            if key.starts_with(&prefix) && is_live(cached.deadline, &keyspace.regions.now()) {
                 page.push(key);
             }
             visited += 1;
@@ -61,8 +62,9 @@ async fn walk(keyspace: Arc<Keyspace>, prefix: Box<[u8]>, page: Page) {
     for index in 0..SHARDS {
         let visited = {
             let shard = keyspace.shard(index).read();
+            let now = keyspace.regions.now();
             for entry in shard.pinned() {
-                if entry.key.starts_with(&prefix) && keyspace.regions.is_live(entry.deadline) {
+                if entry.key.starts_with(&prefix) && is_live(entry.deadline, &now) {
                     page.push(Bytes::copy_from_slice(&entry.key));
                 }
             }

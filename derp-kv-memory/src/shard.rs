@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::clock::Deadline;
+use crate::clock::{Deadline, Now};
 use crate::deadlines::Deadlines;
 use crate::table::{Keyed, Table};
 use crate::waiters::Waiters;
@@ -114,7 +114,7 @@ impl Shard {
     /// how many deadlines it took off the heap, and the bytes freed.
     pub(crate) fn sweep(
         &mut self,
-        now: u64,
+        now: &Now<'_>,
         limit: usize,
         rehash: impl Fn(&[u8]) -> u64,
     ) -> (usize, usize) {
@@ -144,6 +144,7 @@ mod tests {
     use derp_kv_core::Ttl;
 
     use super::*;
+    use crate::clock::{Clock, ManualClock};
     use crate::deadlines::FEW_NODES;
 
     fn hash(key: &[u8]) -> u64 {
@@ -152,7 +153,14 @@ mod tests {
     }
 
     fn deadline(millis: u64) -> Deadline {
-        Deadline::after(0, Ttl::new(Duration::from_millis(millis)).unwrap())
+        let clock = Clock::Manual(ManualClock::new());
+        Deadline::after(&Now::by(&clock), Ttl::new(Duration::from_millis(millis)).unwrap())
+    }
+
+    fn clock_at(millis: u64) -> Clock {
+        let clock = ManualClock::new();
+        clock.advance(Duration::from_millis(millis));
+        Clock::Manual(clock)
     }
 
     fn put(shard: &mut Shard, key: u32, deadline: Option<Deadline>) {
@@ -179,7 +187,7 @@ mod tests {
             shard.remove(hash(&2_u32.to_be_bytes()), &2_u32.to_be_bytes(), hash);
             assert!(shard.deadlines.len() <= FEW_NODES, "{} nodes", shard.deadlines.len());
         }
-        let (_, freed) = shard.sweep(deadline(7).remaining(0).as_nanos() as u64, usize::MAX, hash);
+        let (_, freed) = shard.sweep(&Now::by(&clock_at(7)), usize::MAX, hash);
         assert!(freed > 0 && shard.pinned().len() == 0);
     }
 
@@ -189,9 +197,9 @@ mod tests {
         for key in 0..20_000 {
             put(&mut shard, key, (key > 10).then(|| deadline(5)));
         }
-        let now = deadline(5).remaining(0).as_nanos() as u64;
+        let clock = clock_at(5);
         let mut steps = 0;
-        while shard.sweep(now, 2, hash).0 > 0 {
+        while shard.sweep(&Now::by(&clock), 2, hash).0 > 0 {
             steps += 1;
         }
         assert!(steps > 5_000, "all at once");

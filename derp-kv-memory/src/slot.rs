@@ -1,11 +1,12 @@
 //! One key under its shard's lock, in whichever region its entry is.
 
 use bytes::Bytes;
+use derp_kv_core::Ttl;
 
 use crate::budget::{Demand, Refusal};
-use crate::clock::Deadline;
+use crate::clock::{Deadline, Now};
 use crate::evictable::cached_size;
-use crate::regions::{Regions, Seen};
+use crate::regions::{Regions, Seen, is_live};
 use crate::shard::{PinnedEntry, Shard, pinned_size};
 
 /// moka counts the writes of an entry in 16 bits; an entry written more often can no longer be
@@ -19,7 +20,7 @@ pub(crate) struct Slot<'a> {
     shard: &'a mut Shard,
     hash: u64,
     key: &'a [u8],
-    pub(crate) now: u64,
+    pub(crate) now: &'a Now<'a>,
 }
 
 impl<'a> Slot<'a> {
@@ -28,13 +29,17 @@ impl<'a> Slot<'a> {
         shard: &'a mut Shard,
         hash: u64,
         key: &'a [u8],
-        now: u64,
+        now: &'a Now<'a>,
     ) -> Self {
         Self { regions, shard, hash, key, now }
     }
 
     pub(crate) fn look<T>(&self, f: impl FnOnce(Seen<'_>) -> T) -> Option<T> {
-        self.regions.look(self.shard, self.hash, self.key, f)
+        self.regions.look(self.shard, self.hash, self.key, self.now, f)
+    }
+
+    pub(crate) fn deadline(&self, ttl: Option<Ttl>) -> Option<Deadline> {
+        ttl.map(|ttl| Deadline::after(self.now, ttl))
     }
 
     pub(crate) fn is_live(&self) -> bool {
@@ -132,8 +137,7 @@ impl<'a> Slot<'a> {
     }
 
     fn goes_to_cache(&self) -> bool {
-        let pinned =
-            |entry: &PinnedEntry| !entry.deadline.is_some_and(|deadline| deadline.passed(self.now));
+        let pinned = |entry: &PinnedEntry| is_live(entry.deadline, self.now);
         self.regions.evictable.is_some()
             && !self.shard.find(self.hash, self.key).is_some_and(pinned)
     }

@@ -11,7 +11,6 @@ use derp_kv_core::{Counter, Expiry, Flights, KvStore, Result, Ttl};
 use futures_core::stream::BoxStream;
 
 use crate::budget::Demand;
-use crate::clock::Deadline;
 use crate::config::{MemoryBuilder, MemoryConfig};
 use crate::coop;
 use crate::keyspace::{Keyspace, LockedShards};
@@ -112,10 +111,6 @@ impl fmt::Debug for MemoryStore {
     }
 }
 
-fn deadline(now: u64, ttl: Option<Ttl>) -> Option<Deadline> {
-    ttl.map(|ttl| Deadline::after(now, ttl))
-}
-
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl KvStore for MemoryStore {
@@ -126,10 +121,7 @@ impl KvStore for MemoryStore {
 
     async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
         coop::one_key().await;
-        Ok(self.keyspace.read(key, |seen| {
-            let expiry = seen.expiry();
-            (seen.value.into_owned(), expiry)
-        }))
+        Ok(self.keyspace.read(key, |seen| (seen.value.into_owned(), seen.expiry)))
     }
 
     async fn exists(&self, key: &[u8]) -> Result<bool> {
@@ -139,16 +131,17 @@ impl KvStore for MemoryStore {
 
     async fn ttl(&self, key: &[u8]) -> Result<Option<Expiry>> {
         coop::one_key().await;
-        Ok(self.keyspace.read(key, |seen| seen.expiry()))
+        Ok(self.keyspace.read(key, |seen| seen.expiry))
     }
 
     async fn mget(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
         coop::keys(keys.len()).await;
         let hashes: Vec<_> = keys.iter().map(|key| self.keyspace.hash(key)).collect();
         let (indices, guards) = self.keyspace.read_many(&hashes);
+        let now = self.keyspace.regions.now();
         let get = |(key, &hash): (&&[u8], &u64)| {
             let at = indices.partition_point(|&index| index < Keyspace::shard_index(hash));
-            self.keyspace.regions.look(&guards[at], hash, key, |seen| seen.value.into_owned())
+            self.keyspace.regions.look(&guards[at], hash, key, &now, |seen| seen.value.into_owned())
         };
         Ok(keys.iter().zip(&hashes).map(get).collect())
     }
@@ -161,7 +154,7 @@ impl KvStore for MemoryStore {
         coop::one_key().await;
         let ttl = Ttl::optional(ttl).map_err(|error| error.with_operation("set"))?;
         self.writing()
-            .update(key, |slot| slot.write_cached(value, deadline(slot.now, ttl)))
+            .update(key, |slot| slot.write_cached(value, slot.deadline(ttl)))
             .map_err(|error| error.with_operation("set"))
     }
 
@@ -182,7 +175,7 @@ impl KvStore for MemoryStore {
             self.keyspace.regions.budget.reserve(demand)?;
             for ((key, value), &hash) in items.iter().zip(&hashes) {
                 let mut slot = shards.slot(hash, key);
-                slot.write_cached_reserved(value, deadline(slot.now, ttl));
+                slot.write_cached_reserved(value, slot.deadline(ttl));
             }
             Ok(())
         };
@@ -212,7 +205,7 @@ impl KvStore for MemoryStore {
         self.writing().update(key, |slot| {
             let live = slot.is_live();
             if live {
-                slot.redate(Some(Deadline::after(slot.now, ttl)));
+                slot.redate(slot.deadline(Some(ttl)));
             }
             Ok(live)
         })
@@ -226,7 +219,7 @@ impl KvStore for MemoryStore {
             if slot.is_live() {
                 return Ok(false);
             }
-            slot.write_pinned(value, deadline(slot.now, ttl))?;
+            slot.write_pinned(value, slot.deadline(ttl))?;
             Ok(true)
         };
         self.writing().update(key, write).map_err(named)
@@ -240,7 +233,7 @@ impl KvStore for MemoryStore {
             let read = |seen: Seen<'_>| (Counter::parse(&seen.value), seen.deadline);
             let (value, deadline) = match slot.look(read) {
                 Some((value, deadline)) => (Counter::add(value?, by)?, deadline),
-                None => (by, deadline(slot.now, ttl)),
+                None => (by, slot.deadline(ttl)),
             };
             slot.write_pinned(value.to_string().as_bytes(), deadline)?;
             Ok(Counter { value, expiry: expiry(deadline, slot.now) })
@@ -262,7 +255,7 @@ impl KvStore for MemoryStore {
             if !slot.holds(expected) {
                 return Ok(false);
             }
-            slot.write_pinned(value, deadline(slot.now, ttl))?;
+            slot.write_pinned(value, slot.deadline(ttl))?;
             Ok(true)
         };
         self.writing().update(key, swap).map_err(named)

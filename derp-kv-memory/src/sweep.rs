@@ -71,7 +71,7 @@ mod tests {
     use derp_kv_core::Ttl;
 
     use super::*;
-    use crate::clock::{Deadline, ManualClock};
+    use crate::clock::ManualClock;
     use crate::config::MemoryBuilder;
     use crate::keyspace::SWEEP_PER_STEP;
 
@@ -82,7 +82,7 @@ mod tests {
         let ttl = Ttl::new(Duration::from_secs(1)).unwrap();
         for id in 0..20_000_u32 {
             let written = keyspace.update(&id.to_be_bytes(), |slot| {
-                slot.write_pinned(b"v", Some(Deadline::after(slot.now, ttl)))
+                slot.write_pinned(b"v", slot.deadline(Some(ttl)))
             });
             written.unwrap();
         }

@@ -27,7 +27,7 @@ pub(crate) async fn wait_for_change(
         let look = |now: Seen<'_>| (Some(&**now.value) == seen, patience(keyspace, &now));
         let (unchanged, patience) = keyspace
             .regions
-            .look(&shard, hash, key, look)
+            .look(&shard, hash, key, &keyspace.regions.now(), look)
             .unwrap_or((seen.is_none(), Duration::MAX));
         if !unchanged {
             return;
@@ -42,7 +42,7 @@ pub(crate) async fn wait_for_change(
 
 /// How long to sleep on a value: until it ends, or until it may have ended without a wake-up.
 fn patience(keyspace: &Keyspace, seen: &Seen<'_>) -> Duration {
-    let left = seen.expiry().remaining();
+    let left = seen.expiry.remaining();
     let cached = matches!(seen.value, Cow::Owned(_));
     let manual = matches!(keyspace.regions.clock, Clock::Manual(_)) && left.is_some();
     let unannounced = if cached || manual { LOOK_AGAIN } else { Duration::MAX };
