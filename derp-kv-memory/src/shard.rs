@@ -91,6 +91,7 @@ impl Shard {
         rehash: impl Fn(&[u8]) -> u64,
     ) -> Option<PinnedEntry> {
         let entry = self.pinned.remove(hash, key)?;
+        self.drop_stale_nodes(&rehash);
         self.shrink(rehash);
         Some(entry)
     }
@@ -101,7 +102,7 @@ impl Shard {
         if self.deadlines.is_mostly_stale(self.pinned.expiring()) {
             let pinned = &self.pinned;
             self.deadlines.retain(|deadline, hash| pinned.has_due(hash, deadline, &rehash));
-            self.shrink(rehash);
+            self.deadlines.shrink();
         }
     }
 
@@ -222,5 +223,21 @@ mod tests {
             (0..11_u32)
                 .all(|key| { shard.find(hash(&key.to_be_bytes()), &key.to_be_bytes()).is_some() })
         );
+    }
+
+    #[test]
+    fn deleted_entries_give_the_memory_of_their_deadlines_back() {
+        let mut shard = Shard::default();
+        for key in 0..20_000 {
+            put(&mut shard, key, Some(deadline(24 * 60 * 60 * 1_000)));
+        }
+        for key in 11..20_000_u32 {
+            shard.remove(hash(&key.to_be_bytes()), &key.to_be_bytes(), hash);
+        }
+        assert!(shard.deadlines.len() <= FEW_NODES, "{} nodes", shard.deadlines.len());
+        assert!(shard.deadlines.capacity() < 256, "{}", shard.deadlines.capacity());
+        let clock = clock_at(24 * 60 * 60 * 1_000);
+        shard.sweep(&Now::by(&clock), usize::MAX, hash);
+        assert_eq!(shard.pinned().len(), 0, "a node of a lasting entry is gone");
     }
 }
