@@ -152,7 +152,13 @@ impl<H: Harness> Bench<'_, H> {
     where
         F: AsyncFn(&mut Scene<'_, H>) -> Result<(), Violation>,
     {
-        let runtime = if self.is_virtual() { self.runtime()? } else { self.threads()? };
+        self.play(if self.is_virtual() { self.runtime()? } else { self.threads()? }, scenario)
+    }
+
+    fn play<F>(&self, runtime: Runtime, scenario: F) -> LawResult
+    where
+        F: AsyncFn(&mut Scene<'_, H>) -> Result<(), Violation>,
+    {
         self.progress.begin("the scene".to_owned());
         let outcome = runtime.block_on(in_time(self.timeout(), async {
             let mut scene = Scene::open(self.harness, self.slack()).await?;
@@ -161,6 +167,22 @@ impl<H: Harness> Bench<'_, H> {
         self.progress.count();
         runtime.shutdown_background();
         Ok(outcome?)
+    }
+
+    /// A scene in real time on several threads, also where the store's clock could be moved.
+    pub(crate) fn real_scenario<F>(&self, scenario: F) -> LawResult
+    where
+        F: AsyncFn(&mut Scene<'_, H>) -> Result<(), Violation>,
+    {
+        self.rounds(1, async |scene, _| scenario(scene).await)
+    }
+
+    /// A scene on one thread, in the store's own time.
+    pub(crate) fn single_thread<F>(&self, scenario: F) -> LawResult
+    where
+        F: AsyncFn(&mut Scene<'_, H>) -> Result<(), Violation>,
+    {
+        self.play(self.runtime()?, scenario)
     }
 
     /// Rounds of contention on one store, in real time on several threads.

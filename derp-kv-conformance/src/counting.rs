@@ -2,14 +2,14 @@ use std::fmt;
 use std::ops::Sub;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
-use derp_kv_core::{Counter, Expiry, Flights, KvStore, Result};
+use derp_kv_core::{KvStore, Layer, Layered, Operation, Result};
 use futures_core::stream::BoxStream;
 
-use crate::Operation;
-use crate::wrap::wrap_store;
+use crate::newtype::layered_store;
+
+const PRIMITIVES: usize = Operation::PRIMITIVES.len();
 
 /// A store that counts the calls of each primitive: exact budgets for your own tests.
 ///
@@ -25,73 +25,89 @@ use crate::wrap::wrap_store;
 ///
 /// # #[tokio::main] async fn main() -> derp_kv_core::Result<()> {
 /// let kv = CountingStore::new(MemoryStore::new());
-/// kv.already_processed("evt_1", Dedup::default()).await?;
+/// kv.already_processed("evt_1", &Dedup::default()).await?;
 /// let counts = kv.take();
 /// assert_eq!((counts.total(), counts.of(Operation::SetNx)), (1, 1));
 ///
 /// let before = kv.counts();
-/// kv.already_processed("evt_1", Dedup::default()).await?;
+/// kv.already_processed("evt_1", &Dedup::default()).await?;
 /// assert_eq!(kv.counts() - before, Counts::from([(Operation::SetNx, 1)]));
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
-pub struct CountingStore<S> {
-    inner: S,
-    counts: Arc<[AtomicU64; Operation::ALL.len()]>,
-}
+pub struct CountingStore<S>(Layered<S, Counting>);
+
+layered_store!(CountingStore);
+
+/// Counts the calls that it lets through.
+#[derive(Clone, Debug, Default)]
+struct Counting(Arc<[AtomicU64; PRIMITIVES]>);
 
 impl<S: KvStore> CountingStore<S> {
     /// Counts the calls that go to `inner`.
     pub fn new(inner: S) -> Self {
-        Self { inner, counts: Arc::default() }
+        Self(Layered::new(inner, Counting::default()))
     }
 
     /// The store underneath, whose calls are not counted.
     #[must_use]
     pub fn inner(&self) -> &S {
-        &self.inner
+        self.0.inner()
     }
 
     /// What was counted so far.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        Counts(std::array::from_fn(|at| self.counts[at].load(Ordering::SeqCst)))
+        let counts = &self.0.layer().0;
+        Counts(std::array::from_fn(|at| counts[at].load(Ordering::SeqCst)))
     }
 
     /// What was counted since the last time, and counts from zero again.
     #[must_use]
     pub fn take(&self) -> Counts {
-        Counts(std::array::from_fn(|at| self.counts[at].swap(0, Ordering::SeqCst)))
+        let counts = &self.0.layer().0;
+        Counts(std::array::from_fn(|at| counts[at].swap(0, Ordering::SeqCst)))
     }
+}
 
+impl Counting {
     fn count(&self, operation: Operation) {
-        self.counts[operation as usize].fetch_add(1, Ordering::SeqCst);
+        if let Some(count) = place(operation).and_then(|at| self.0.get(at)) {
+            count.fetch_add(1, Ordering::SeqCst);
+        }
     }
+}
 
-    fn shared_flights(&self) -> Option<&Flights> {
-        self.inner.flights()
-    }
-
-    fn before_wait(&self) {
-        self.count(Operation::WaitForChange);
-    }
-
-    async fn around<T>(
+impl Layer for Counting {
+    async fn around<T: Send>(
         &self,
         operation: Operation,
+        _key: Option<&[u8]>,
         call: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
         self.count(operation);
         call.await
     }
 
-    fn around_scan<'a>(&self, keys: BoxStream<'a, Result<Bytes>>) -> BoxStream<'a, Result<Bytes>> {
+    fn around_scan(
+        &self,
+        _prefix: &[u8],
+        keys: BoxStream<'static, Result<Bytes>>,
+    ) -> BoxStream<'static, Result<Bytes>> {
         self.count(Operation::Scan);
         keys
     }
+
+    async fn around_wait(&self, _key: &[u8], wait: impl Future<Output = ()> + Send) {
+        self.count(Operation::WaitForChange);
+        wait.await;
+    }
 }
 
-wrap_store!(CountingStore);
+/// Where the primitive is counted; none for a helper, which is made of primitives.
+fn place(operation: Operation) -> Option<usize> {
+    Operation::PRIMITIVES.iter().position(|primitive| *primitive == operation)
+}
 
 /// How often each primitive was called: what was counted, or what a test expects.
 ///
@@ -110,13 +126,13 @@ wrap_store!(CountingStore);
 /// total                  13");
 /// ```
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts([u64; Operation::ALL.len()]);
+pub struct Counts([u64; PRIMITIVES]);
 
 impl Counts {
-    /// Calls of one primitive.
+    /// Calls of one primitive. A helper is counted by the primitives that it calls.
     #[must_use]
     pub fn of(&self, operation: Operation) -> u64 {
-        self.0[operation as usize]
+        place(operation).map_or(0, |at| self.0[at])
     }
 
     /// Calls of all primitives but [`wait_for_change`](Operation::WaitForChange), which waits.
@@ -126,16 +142,23 @@ impl Counts {
     }
 
     fn called(&self) -> impl Iterator<Item = (Operation, u64)> {
-        Operation::ALL.into_iter().zip(self.0).filter(|(_, calls)| *calls > 0)
+        Operation::PRIMITIVES.into_iter().zip(self.0).filter(|(_, calls)| *calls > 0)
     }
 }
 
 impl<const N: usize> From<[(Operation, u64); N]> for Counts {
     /// An operation that is named twice has the sum.
+    ///
+    /// # Panics
+    ///
+    /// Where an operation is a helper: it is never counted, and no test may expect that it is.
     fn from(calls: [(Operation, u64); N]) -> Self {
         let mut counts = Self::default();
         for (operation, calls) in calls {
-            counts.0[operation as usize] += calls;
+            let at = place(operation).unwrap_or_else(|| {
+                panic!("`{operation}` is a helper: only primitives are counted")
+            });
+            counts.0[at] += calls;
         }
         counts
     }

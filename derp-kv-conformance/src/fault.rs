@@ -3,13 +3,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use derp_kv_core::{Counter, Error, ErrorKind, Expiry, Flights, KvStore, Result};
+use derp_kv_core::{Error, ErrorKind, KvStore, Layer, Layered, Operation, Result};
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use tokio::sync::watch;
 
-use crate::Operation;
-use crate::wrap::wrap_store;
+use crate::newtype::layered_store;
 
 /// What happens to a call that a [`FaultStore`] picks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +58,13 @@ enum Pick {
 /// # Ok(()) }
 /// ```
 #[derive(Clone, Debug)]
-pub struct FaultStore<S> {
-    inner: S,
+pub struct FaultStore<S>(Layered<S, Faults>);
+
+layered_store!(FaultStore);
+
+/// Lets calls fail as planned.
+#[derive(Clone, Debug)]
+struct Faults {
     pick: Pick,
     fault: Fault,
     calls: Arc<AtomicU64>,
@@ -77,14 +81,14 @@ struct Injected {
 
 impl<S: KvStore> FaultStore<S> {
     fn with(inner: S, pick: Pick, fault: Fault) -> Self {
-        Self {
-            inner,
+        let faults = Faults {
             pick,
             fault,
             calls: Arc::default(),
             of_one: Arc::default(),
             injected: watch::Sender::default(),
-        }
+        };
+        Self(Layered::new(inner, faults))
     }
 
     /// No call fails; they are counted.
@@ -115,25 +119,25 @@ impl<S: KvStore> FaultStore<S> {
     /// The store underneath, whose calls never fail.
     #[must_use]
     pub fn inner(&self) -> &S {
-        &self.inner
+        self.0.inner()
     }
 
     /// How many calls there were.
     #[must_use]
     pub fn calls(&self) -> u64 {
-        self.calls.load(Ordering::SeqCst)
+        self.0.layer().calls.load(Ordering::SeqCst)
     }
 
     /// How many of them were picked.
     #[must_use]
     pub fn injected(&self) -> u64 {
-        self.injected.borrow().calls
+        self.0.layer().injected.borrow().calls
     }
 
     /// Which primitive was picked last.
     #[must_use]
     pub fn last_injected(&self) -> Option<Operation> {
-        self.injected.borrow().last
+        self.0.layer().injected.borrow().last
     }
 
     /// Waits until `calls` of them were picked: a call that hangs has got that far.
@@ -143,9 +147,12 @@ impl<S: KvStore> FaultStore<S> {
     /// Dropping it changes nothing.
     pub async fn until_injected(&self, calls: u64) {
         // The sender lives as long as `self`.
-        let _ = self.injected.subscribe().wait_for(|injected| injected.calls >= calls).await;
+        let mut injected = self.0.layer().injected.subscribe();
+        let _ = injected.wait_for(|injected| injected.calls >= calls).await;
     }
+}
 
+impl Faults {
     fn picked(&self, operation: Operation) -> Option<Fault> {
         let number = self.calls.fetch_add(1, Ordering::SeqCst);
         let picked = match self.pick {
@@ -167,10 +174,13 @@ impl<S: KvStore> FaultStore<S> {
             self.fault
         })
     }
+}
 
-    async fn around<T>(
+impl Layer for Faults {
+    async fn around<T: Send>(
         &self,
         operation: Operation,
+        _key: Option<&[u8]>,
         call: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
         match self.picked(operation) {
@@ -193,7 +203,11 @@ impl<S: KvStore> FaultStore<S> {
         }
     }
 
-    fn around_scan<'a>(&self, keys: BoxStream<'a, Result<Bytes>>) -> BoxStream<'a, Result<Bytes>> {
+    fn around_scan(
+        &self,
+        _prefix: &[u8],
+        keys: BoxStream<'static, Result<Bytes>>,
+    ) -> BoxStream<'static, Result<Bytes>> {
         let failing = |error| stream::iter([Err(error)]);
         match self.picked(Operation::Scan) {
             None => keys,
@@ -210,25 +224,15 @@ impl<S: KvStore> FaultStore<S> {
             }
         }
     }
-
-    fn shared_flights(&self) -> Option<&Flights> {
-        self.inner.flights()
-    }
-
-    fn before_wait(&self) {
-        // A wait has no way to fail.
-    }
 }
 
-wrap_store!(FaultStore);
-
 fn refused(operation: Operation) -> Error {
-    Error::new(ErrorKind::Unavailable, "injected: not called").with_operation(operation.name())
+    Error::new(ErrorKind::Unavailable, "injected: not called").with_operation(operation)
 }
 
 fn unanswered(operation: Operation) -> Error {
     Error::new(ErrorKind::Timeout, "injected: no answer")
-        .with_operation(operation.name())
+        .with_operation(operation)
         .with_may_have_applied(operation.writes())
 }
 

@@ -11,23 +11,22 @@ mod laws;
 mod linearizability;
 mod list;
 mod model;
-mod operation;
+mod newtype;
 mod profile;
 mod report;
 mod runner;
 mod scene;
 mod seeds;
 mod violation;
-mod wrap;
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
 pub use counting::{CountingStore, Counts};
+pub use derp_kv_core::Operation;
 pub use fault::{Fault, FaultStore};
 pub use harness::{BoxError, Harness, Time};
 pub use list::{LAWS, Law, law_table};
-pub use operation::Operation;
 pub use profile::Profile;
 pub use report::{LawReport, Report, Verdict};
 #[doc(hidden)]

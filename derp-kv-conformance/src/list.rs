@@ -164,6 +164,9 @@ macro_rules! for_each_law {
                 one_delete_wins:
                     "of racing deletions exactly one reports the key",
                     since "0.1.0";
+                lets_others_run:
+                    "a loop of operations lets the other tasks of its thread run",
+                    since "0.1.0";
             }
             errors {
                 never_show_values:
@@ -181,7 +184,7 @@ macro_rules! for_each_law {
                     "a scan yields keys as they were written, without the prefix",
                     since "0.1.0";
                 flights_are_its_own:
-                    "tenants that use one key share no computation",
+                    "tenants that use one key share no computation, and the handles of one tenant share each",
                     since "0.1.0";
             }
             wait {
@@ -200,7 +203,7 @@ macro_rules! for_each_law {
                     "a herd in several processes computes once, and everybody gets the value",
                     since "0.1.0";
                 guarded_get_keeps_no_error:
-                    "an error goes to its caller alone; the lock is free, and the next caller computes",
+                    "an error goes to its caller, and who waited for it hears `Failing`; the lock is free, and the next caller computes",
                     since "0.1.0";
                 guarded_get_survives_a_panic:
                     "a computation that panics hands over at once",
@@ -209,10 +212,13 @@ macro_rules! for_each_law {
                     "a caller dropped at any point hands over at once",
                     since "0.1.0";
                 guarded_get_succeeds_the_dead:
-                    "a holder that crashed is succeeded by exactly one, when its lock expires",
+                    "a holder that crashed, whenever in its life, is succeeded by exactly one, when its lock expires",
                     since "0.1.0";
                 invalidate_wins:
                     "a value computed before `invalidate` is not cached after it",
+                    since "0.1.0";
+                refresh_wins:
+                    "a value computed before `refresh` is not cached after it",
                     since "0.1.0";
                 idempotent_execute_runs_once:
                     "the work runs once, however slow, over all callers and processes",
@@ -241,6 +247,9 @@ macro_rules! for_each_law {
                 rate_limit_repairs_immortal_counters:
                     "a counter without expiry is given one",
                     since "0.1.0";
+                rate_limit_binds_at_once:
+                    "a window that is cut binds the calls that were counted before",
+                    since "0.1.0";
                 rate_limit_counts_costs:
                     "a call counts its cost, and a peek counts nothing",
                     since "0.1.0";
@@ -262,17 +271,37 @@ macro_rules! for_each_law {
                 leases_are_renewed:
                     "a lease lasts as long as its living holder keeps it",
                     since "0.1.0";
+                leases_outlive_blocked_work:
+                    "where the store has a runtime of its own, a lease outlives work that blocks its thread",
+                    since "0.1.0";
                 leases_are_freed_by_their_owner:
                     "a holder that lost its lease is told, and never frees another's",
                     since "0.1.0";
                 lock_keys_are_reserved:
-                    "an id or key that ends in `:lock` is `InvalidArgument`",
+                    "a key or id in another helper's place, or that ends in `:lock` or `:attempt`, is `InvalidArgument`",
                     since "0.1.0";
                 ids_are_bounded:
                     "an empty id, or one longer than 1 KiB, is `InvalidArgument`",
                     since "0.1.0";
                 records_are_compatible:
                     "keys and records are those of derp-py, in both directions",
+                    since "0.1.0";
+            }
+            herd {
+                survives_a_stall:
+                    "over a stall of the origin, callers that give up are answered as well as without the library",
+                    since "0.1.0";
+                waits_for_no_hung_computation:
+                    "each computation that hangs holds the other callers for no longer than `lock_ttl`",
+                    since "0.1.0";
+                nests:
+                    "a call for a key inside of its own computation returns, at any depth",
+                    since "0.1.0";
+                sees_what_is_stored:
+                    "who waits for a computation sees a value that somebody stores meanwhile",
+                    since "0.1.0";
+                survives_a_slow_store:
+                    "a store slower than a lock holds no caller, and is not taken for a holder",
                     since "0.1.0";
             }
             faults {

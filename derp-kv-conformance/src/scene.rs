@@ -1,13 +1,9 @@
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use derp_kv_core::{Counter, Expiry, Flights, KvStore, Result};
-use futures_core::stream::BoxStream;
+use derp_kv_core::{Flights, Layer, Layered, Operation};
 
+use crate::Harness;
 use crate::violation::Violation;
-use crate::wrap::wrap_store;
-use crate::{Harness, Operation};
 
 /// What one case of a law plays on: a fresh store, and more handles on its data.
 pub(crate) struct Scene<'a, H: Harness> {
@@ -29,14 +25,14 @@ impl<'a, H: Harness> Scene<'a, H> {
         &mut self,
         count: usize,
     ) -> Result<Vec<Handle<H::Store>>, Violation> {
-        let mut handles = vec![Handle { inner: self.store.clone(), flights: None }];
+        let mut handles = vec![Layered::new(self.store.clone(), Process { flights: None })];
         while handles.len() < count {
             let store = self
                 .harness
                 .second_handle(&self.store, &mut self.guard)
                 .await
                 .map_err(|error| cannot_open(&*error))?;
-            handles.push(Handle { inner: store, flights: Some(Arc::new(Flights::new())) });
+            handles.push(Layered::new(store, Process { flights: Some(Flights::new()) }));
         }
         Ok(handles)
     }
@@ -67,35 +63,26 @@ fn cannot_open(error: &(dyn std::error::Error + 'static)) -> Violation {
 }
 
 /// One process's handle on the data: its flights are its own.
+pub(crate) type Handle<S> = Layered<S, Process>;
+
 #[derive(Clone, Debug)]
-pub(crate) struct Handle<S> {
-    inner: S,
+pub(crate) struct Process {
     /// None: the store's.
-    flights: Option<Arc<Flights>>,
+    flights: Option<Flights>,
 }
 
-impl<S: KvStore> Handle<S> {
-    async fn around<T>(
+impl Layer for Process {
+    async fn around<T: Send>(
         &self,
-        _: Operation,
-        call: impl Future<Output = Result<T>> + Send,
-    ) -> Result<T> {
+        _operation: Operation,
+        _key: Option<&[u8]>,
+        call: impl Future<Output = derp_kv_core::Result<T>> + Send,
+    ) -> derp_kv_core::Result<T> {
         call.await
     }
 
-    fn around_scan<'a>(
-        &'a self,
-        keys: BoxStream<'a, Result<Bytes>>,
-    ) -> BoxStream<'a, Result<Bytes>> {
-        keys
-    }
-
-    fn before_wait(&self) {}
-
-    fn shared_flights(&self) -> Option<&Flights> {
-        let shared = self.inner.flights()?;
-        Some(self.flights.as_deref().unwrap_or(shared))
+    fn flights<'a>(&'a self, inner: Option<&'a Flights>) -> Option<&'a Flights> {
+        // A store that shares no flights does not begin to here.
+        inner.map(|shared| self.flights.as_ref().unwrap_or(shared))
     }
 }
-
-wrap_store!(Handle);

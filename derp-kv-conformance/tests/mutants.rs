@@ -13,6 +13,7 @@ mod mutants {
     mod expiry;
     mod faults;
     mod helpers;
+    mod herd;
     mod prefix;
     mod scan;
     mod wait;
@@ -30,6 +31,7 @@ mod mutants {
             prefix::mutants(),
             wait::mutants(),
             helpers::mutants(),
+            herd::mutants(),
             faults::mutants(),
         ]
         .into_iter()

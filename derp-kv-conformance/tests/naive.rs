@@ -14,7 +14,7 @@ impl Harness for InOneMap {
     type Guard = ();
 
     async fn open(&self) -> Result<(Naive, ()), BoxError> {
-        Ok((Naive::default(), ()))
+        Ok((Naive::claiming_deletions(false), ()))
     }
 
     fn time(&self) -> Time {

@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use common::Naive;
 use derp_kv_conformance::{
-    BoxError, Harness, LAWS, Law, LawReport, Profile, Time, Verdict, assert_law, run_all, run_law,
+    BoxError, Harness, LAWS, Law, LawReport, Operation, Profile, Time, Verdict, assert_law,
+    run_all, run_law,
 };
-use derp_kv_core::{Counter, Expiry, KvStore, Result};
-use futures_core::stream::BoxStream;
+use derp_kv_core::{Layer, Layered, Result};
 
-/// What is wrong with a [`Broken`] store.
+/// What is wrong with a broken store.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fault {
     Nothing,
@@ -27,48 +26,21 @@ enum Fault {
     DeletePanics,
 }
 
-#[derive(Clone, Debug)]
-struct Broken(Naive, Fault);
+#[derive(Clone, Copy, Debug)]
+struct Breaks(Fault);
 
-#[async_trait]
-impl KvStore for Broken {
-    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        self.0.get(key).await
-    }
-
-    async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
-        self.0.get_with_ttl(key).await
-    }
-
-    async fn exists(&self, key: &[u8]) -> Result<bool> {
-        self.0.exists(key).await
-    }
-
-    async fn ttl(&self, key: &[u8]) -> Result<Option<Expiry>> {
-        self.0.ttl(key).await
-    }
-
-    async fn mget(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
-        self.0.mget(keys).await
-    }
-
-    fn scan(&self, prefix: &[u8]) -> BoxStream<'_, Result<Bytes>> {
-        self.0.scan(prefix)
-    }
-
-    async fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
-        self.0.set(key, value, ttl).await
-    }
-
-    async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
-        self.0.mset(items, ttl).await
-    }
-
-    async fn delete(&self, key: &[u8]) -> Result<bool> {
-        let deleted = self.0.delete(key).await;
-        match self.1 {
-            Fault::Nothing => deleted,
-            Fault::DeleteIsTrue => Ok(true),
+impl Layer for Breaks {
+    async fn around<T: Send>(
+        &self,
+        operation: Operation,
+        _key: Option<&[u8]>,
+        call: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        if operation != Operation::Delete {
+            return call.await;
+        }
+        match self.0 {
+            Fault::Nothing | Fault::DeleteIsTrue => call.await,
             Fault::DeleteHangs => std::future::pending().await,
             Fault::DeleteBlocks => loop {
                 std::thread::park();
@@ -76,37 +48,9 @@ impl KvStore for Broken {
             Fault::DeletePanics => panic!("the disk is gone"),
         }
     }
-
-    async fn delete_many(&self, keys: &[&[u8]]) -> Result<u64> {
-        self.0.delete_many(keys).await
-    }
-
-    async fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
-        self.0.expire(key, ttl).await
-    }
-
-    async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {
-        self.0.set_nx(key, value, ttl).await
-    }
-
-    async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
-        self.0.incr(key, by, ttl).await
-    }
-
-    async fn compare_and_set(
-        &self,
-        key: &[u8],
-        expected: &[u8],
-        value: &[u8],
-        ttl: Option<Duration>,
-    ) -> Result<bool> {
-        self.0.compare_and_set(key, expected, value, ttl).await
-    }
-
-    async fn compare_and_delete(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
-        self.0.compare_and_delete(key, expected).await
-    }
 }
+
+type Broken = Layered<Naive, Breaks>;
 
 #[derive(Clone)]
 struct Bench {
@@ -132,7 +76,8 @@ impl Harness for Bench {
     type Guard = ();
 
     async fn open(&self) -> Result<(Broken, ()), BoxError> {
-        Ok((Broken(Naive::default(), self.fault), ()))
+        let naive = Naive::claiming_deletions(self.fault == Fault::DeleteIsTrue);
+        Ok((Layered::new(naive, Breaks(self.fault)), ()))
     }
 
     fn time(&self) -> Time {

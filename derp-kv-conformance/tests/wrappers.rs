@@ -38,7 +38,7 @@ async fn call(kv: &impl KvStore, operation: Operation) -> Result<()> {
 }
 
 fn all_that_may_fail() -> impl Iterator<Item = Operation> {
-    Operation::ALL.into_iter().filter(|operation| *operation != Operation::WaitForChange)
+    Operation::PRIMITIVES.into_iter().filter(|operation| *operation != Operation::WaitForChange)
 }
 
 /// A store on which every write shows: `set_nx` needs an absent key, the others a present one.
@@ -57,7 +57,7 @@ async fn state(kv: &MemoryStore) -> Result<Option<(Bytes, bool)>> {
 
 #[tokio::test(start_paused = true)]
 async fn without_faults_every_operation_is_the_store_s_own() -> Result<()> {
-    for operation in Operation::ALL {
+    for operation in Operation::PRIMITIVES {
         let (kv, plain) = (prepared(operation).await?, prepared(operation).await?);
         let faulty = FaultStore::none(kv.clone());
         call(&faulty, operation).await?;
@@ -76,7 +76,7 @@ async fn what_fails_before_is_not_applied_and_says_so() -> Result<()> {
         let faulty = FaultStore::each(kv.clone(), operation, Fault::FailBefore);
         let error = call(&faulty, operation).await.unwrap_err();
         let told = (error.kind(), error.operation());
-        assert_eq!(told, (ErrorKind::Unavailable, Some(operation.name())));
+        assert_eq!(told, (ErrorKind::Unavailable, Some(operation)));
         assert!(!error.may_have_applied(), "{operation}");
         assert_eq!(state(&kv).await?, before, "{operation}");
         assert_eq!(faulty.injected(), 1);
@@ -197,7 +197,7 @@ fn flights_are_the_inner_store_s() {
 #[tokio::test(start_paused = true)]
 async fn every_operation_counts_once_and_as_itself() -> Result<()> {
     let kv = CountingStore::new(MemoryStore::new());
-    for operation in Operation::ALL {
+    for operation in Operation::PRIMITIVES {
         call(&kv.clone(), operation).await?;
         assert_eq!(kv.take(), Counts::from([(operation, 1)]));
     }
@@ -221,9 +221,9 @@ async fn failures_count_and_what_is_never_polled_does_not() -> Result<()> {
 async fn what_fails_outside_never_reaches_the_counter_inside() -> Result<()> {
     let kv = FaultStore::nth(CountingStore::new(MemoryStore::new()), 0, Fault::FailBefore);
     let page = || async { Ok::<_, derp_kv_core::Error>("page") };
-    kv.guarded_get("page", GuardedGet::ttl(LONG), page).await.unwrap_err();
+    kv.guarded_get("page", &GuardedGet::new(LONG), page).await.unwrap_err();
     assert_eq!(kv.inner().counts().total(), 0);
-    kv.guarded_get("page", GuardedGet::ttl(LONG), page).await?;
+    kv.guarded_get("page", &GuardedGet::new(LONG), page).await?;
     assert_eq!(kv.inner().counts().of(Operation::Set), 1);
     Ok(())
 }

@@ -3,6 +3,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
+use crate::operation::Operation;
+
 /// The result of every store operation and helper.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -27,8 +29,20 @@ pub enum ErrorKind {
     /// Another caller runs this idempotency key now; try again after
     /// [`retry_after`](Error::retry_after) (HTTP 409).
     InProgress,
+    /// Somebody else holds the lock; the one who waited for it may try again after
+    /// [`retry_after`](Error::retry_after).
+    Held,
+    /// The computation behind the key failed a moment ago, for another caller;
+    /// [`retry_after`](Error::retry_after) says when it is tried again.
+    Failing,
     /// This idempotency key was used for another request (HTTP 422).
     KeyReused,
+    /// The work behind this idempotency key is done, and its answer was not kept: it cannot be
+    /// replayed, or the store did not take it. The work does not run again while the key's record
+    /// lives, and each call with the key gets this error, with the
+    /// [`status_code`](Error::status_code) of the answer. What the work did must be looked up where
+    /// it did it; with another key it would be done twice.
+    NotKept,
     /// The one who did the work on the caller's behalf went away without a result, and the work
     /// was not taken over.
     Abandoned,
@@ -51,7 +65,10 @@ impl ErrorKind {
             Self::ReadOnly => "store is read-only",
             Self::Full => "store is full",
             Self::InProgress => "in progress",
+            Self::Held => "lock held",
+            Self::Failing => "failing",
             Self::KeyReused => "idempotency key reused",
+            Self::NotKept => "answer not kept",
             Self::Abandoned => "abandoned",
             Self::Corrupt => "corrupt record",
             Self::Unsupported => "unsupported",
@@ -60,7 +77,15 @@ impl ErrorKind {
     }
 
     fn is_transient(self) -> bool {
-        matches!(self, Self::Unavailable | Self::Timeout | Self::InProgress | Self::Abandoned)
+        matches!(
+            self,
+            Self::Unavailable
+                | Self::Timeout
+                | Self::InProgress
+                | Self::Held
+                | Self::Failing
+                | Self::Abandoned
+        )
     }
 }
 
@@ -80,10 +105,10 @@ impl fmt::Display for ErrorKind {
 /// # Examples
 ///
 /// ```
-/// use derp_kv_core::{Error, ErrorKind};
+/// use derp_kv_core::{Error, ErrorKind, Operation};
 ///
 /// let error = Error::new(ErrorKind::Timeout, "no answer within 2s")
-///     .with_operation("incr")
+///     .with_operation(Operation::Incr)
 ///     .with_may_have_applied(true);
 /// assert_eq!(error.kind(), ErrorKind::Timeout);
 /// assert!(error.is_transient() && error.may_have_applied());
@@ -95,11 +120,12 @@ pub struct Error(Box<Inner>);
 #[derive(Debug)]
 struct Inner {
     kind: ErrorKind,
-    operation: Option<&'static str>,
+    operation: Option<Operation>,
     message: Cow<'static, str>,
     transient: Option<bool>,
     may_have_applied: bool,
     retry_after: Option<Duration>,
+    status_code: Option<u16>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -113,13 +139,14 @@ impl Error {
             transient: None,
             may_have_applied: false,
             retry_after: None,
+            status_code: None,
             source: None,
         }))
     }
 
-    /// Names the operation that failed, such as `"set_nx"`; the first name given stays.
+    /// Names the operation that failed; the first one given stays.
     #[must_use]
-    pub fn with_operation(mut self, operation: &'static str) -> Self {
+    pub fn with_operation(mut self, operation: Operation) -> Self {
         self.0.operation.get_or_insert(operation);
         self
     }
@@ -152,6 +179,13 @@ impl Error {
         self
     }
 
+    /// Sets the status code of the answer that the caller does not get.
+    #[must_use]
+    pub fn with_status_code(mut self, status_code: u16) -> Self {
+        self.0.status_code = Some(status_code);
+        self
+    }
+
     /// The same for another caller who waited for the same answer; the source stays here.
     pub(crate) fn copy(&self) -> Self {
         let inner = &*self.0;
@@ -164,16 +198,18 @@ impl Error {
         self.0.kind
     }
 
-    /// The operation that failed, such as `"set_nx"`, where it is known.
+    /// The operation that failed, where it is known: the primitive, or the helper that refused the
+    /// call.
     #[must_use]
-    pub fn operation(&self) -> Option<&'static str> {
+    pub fn operation(&self) -> Option<Operation> {
         self.0.operation
     }
 
     /// Whether the same call may succeed later without anybody mending anything.
     ///
     /// By default true for [`Unavailable`](ErrorKind::Unavailable),
-    /// [`Timeout`](ErrorKind::Timeout), [`InProgress`](ErrorKind::InProgress) and
+    /// [`Timeout`](ErrorKind::Timeout), [`InProgress`](ErrorKind::InProgress),
+    /// [`Held`](ErrorKind::Held), [`Failing`](ErrorKind::Failing) and
     /// [`Abandoned`](ErrorKind::Abandoned).
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -183,7 +219,8 @@ impl Error {
     /// Whether the write may have been applied although the call failed.
     ///
     /// `false` is a promise: nothing was written. `true` means nobody knows: the answer was lost
-    /// after the request had left, or a batch was cut in its middle.
+    /// after the request had left, or a batch was cut in its middle. With
+    /// [`NotKept`](ErrorKind::NotKept) it is certain: the work is done.
     #[must_use]
     pub fn may_have_applied(&self) -> bool {
         self.0.may_have_applied
@@ -193,6 +230,13 @@ impl Error {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
+    }
+
+    /// The status code of an answer that was [not kept](ErrorKind::NotKept): what the work came
+    /// to, where its body is lost. `None` for errors of every other kind.
+    #[must_use]
+    pub fn status_code(&self) -> Option<u16> {
+        self.0.status_code
     }
 }
 
@@ -220,6 +264,7 @@ impl fmt::Debug for Error {
             .field("transient", &self.is_transient())
             .field("may_have_applied", &inner.may_have_applied)
             .field("retry_after", &inner.retry_after)
+            .field("status_code", &inner.status_code)
             .field("source", &inner.source)
             .finish()
     }
@@ -245,9 +290,10 @@ mod tests {
 
     #[test]
     fn the_first_operation_stays() {
-        let error =
-            Error::new(ErrorKind::Full, "full").with_operation("set").with_operation("guarded_get");
-        assert_eq!(error.operation(), Some("set"));
+        let error = Error::new(ErrorKind::Full, "full")
+            .with_operation(Operation::Set)
+            .with_operation(Operation::GuardedGet);
+        assert_eq!(error.operation(), Some(Operation::Set));
     }
 
     #[test]

@@ -1,36 +1,74 @@
 //! One async key-value trait, [`KvStore`], and the helpers that web back ends need on top of it.
 //!
-//! The helpers are methods of [`KvStoreExt`], for every store that is `Clone`: a cache that does
-//! not stampede, endpoints that run once per idempotency key, rate limits, deduplication of
-//! webhooks, leases. Each is written once over the trait, and holds on every backend that keeps
-//! the trait's laws.
-//!
 //! Backends are crates of their own: `derp-kv-memory`, `derp-kv-valkey`, or yours, proved by
-//! `derp-kv-conformance`.
+//! `derp-kv-conformance`. The helpers are functions over any store that is `Clone`, and methods of
+//! [`KvStoreExt`]; each is written once, and holds on every backend that keeps the trait's laws.
+//!
+//! | I want | use |
+//! |---|---|
+//! | to read, write, count, compare and swap | the methods of [`KvStore`] |
+//! | a cache whose misses make one query, in any number of processes | [`guarded_get`] |
+//! | to change what is cached, against computations under way | [`invalidate`], [`refresh`] |
+//! | an endpoint that runs once for each idempotency key | [`idempotent_execute`] |
+//! | to handle each webhook once, or at most once | [`process_once`], [`already_processed`] |
+//! | so many calls a minute | [`rate_limit`] |
+//! | one holder at a time | [`try_lock`], [`lock`] |
+//! | a store of its own for each tenant | [`Prefixed`] |
+//! | something around every call: a deadline, counts, traces | [`Layered`] with a [`Layer`] |
+//! | a backend of my own | implement [`KvStore`]; [`async_trait`], [`bytes`] and [`futures_core`] are here in its versions |
+//!
+//! ```
+//! use std::time::Duration;
+//! use derp_kv_core::{GuardedGet, KvStoreExt};
+//!
+//! # #[tokio::main] async fn main() -> anyhow::Result<()> {
+//! # let kv = derp_kv_memory::MemoryStore::new();
+//! const PAGES: GuardedGet = GuardedGet::new(Duration::from_secs(300));
+//! let page = kv
+//!     .guarded_get("product:42", &PAGES, || async {
+//!         anyhow::Ok("<h1>A kettle</h1>") // the slow query
+//!     })
+//!     .await?;
+//! assert_eq!(page, "<h1>A kettle</h1>");
+//! # Ok(()) }
+//! ```
 
 mod cache;
 mod coordinate;
 mod error;
 mod ext;
 mod once;
+mod operation;
 mod rate_limit;
 mod singleflight;
 mod store;
 
-pub use cache::guarded_get::{GuardedGet, OnStoreError, guarded_get};
-pub use cache::invalidate::invalidate;
+pub use cache::guarded_get::guarded_get;
+pub use cache::invalidate::{invalidate, refresh};
+pub use cache::options::{GuardedGet, OnStoreError};
 pub use coordinate::lease::Lease;
-pub use coordinate::lock::{lock, try_lock};
+pub use coordinate::lock::{Lock, lock, try_lock};
 pub use error::{Error, ErrorKind, Result};
 pub use ext::KvStoreExt;
-pub use once::dedup::{Dedup, Processed, already_processed, process_once};
-pub use once::idempotency::{Idempotency, Outcome, idempotent_execute};
-pub use rate_limit::fixed_window::{
-    RateLimit, RateLimitStatus, rate_limit, rate_limit_peek, rate_limit_reset,
-};
+pub use once::dedup::{Processed, already_processed, process_once};
+pub use once::idempotency::idempotent_execute;
+pub use once::options::{Dedup, Idempotency};
+pub use once::record::Outcome;
+pub use operation::Operation;
+pub use rate_limit::fixed_window::{rate_limit, rate_limit_peek, rate_limit_reset};
+pub use rate_limit::limit::RateLimit;
+pub use rate_limit::status::RateLimitStatus;
 pub use singleflight::flights::Flights;
+#[cfg(feature = "mutants")]
+#[doc(hidden)]
+pub use singleflight::mutant::Mutant;
 pub use store::counter::Counter;
 pub use store::expiry::Expiry;
 pub use store::kv_store::KvStore;
+pub use store::layered::{Layer, Layered};
+pub use store::observer::{Event, Observer};
 pub use store::prefixed::Prefixed;
 pub use store::ttl::{MAX_TTL, Ttl};
+
+// What an implementation of the trait is written with, in the versions that the trait names.
+pub use {async_trait, bytes, futures_core};

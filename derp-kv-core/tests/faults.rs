@@ -5,7 +5,7 @@ mod common;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::scripted::{Fault, Scripted};
+use common::scripted::{Failure, Scripted, scripted};
 use derp_kv_core::{
     Dedup, Error, ErrorKind, Expiry, GuardedGet, Idempotency, KvStore, KvStoreExt, Processed,
     RateLimit,
@@ -39,16 +39,16 @@ fn is_the_stores(error: &Error) -> bool {
 /// Runs `scenario` with each call failed in turn, until it makes no more calls.
 async fn each_call_fails(what: &str, scenario: impl AsyncFn(&Scripted, &mut Tally, &str)) -> Tally {
     let mut tally = Tally::default();
-    for fault in [Fault::Before, Fault::After] {
+    for fault in [Failure::Before, Failure::After] {
         for number in 0.. {
             let data = MemoryStore::new();
-            let kv = Scripted::of(&data);
-            kv.fail(number, fault);
+            let kv = scripted(&data);
+            kv.layer().fail(number, fault);
             let name = format!("{what}, call {number} fails {fault:?}");
             scenario(&kv, &mut tally, &name).await;
             nothing_immortal(&data, &name).await;
             assert!(kv.flights().unwrap().is_empty(), "{name}: a flight is left");
-            if kv.failed().is_none() {
+            if kv.layer().failed().is_none() {
                 break;
             }
             tally.faults += 1;
@@ -62,8 +62,9 @@ async fn each_call_fails(what: &str, scenario: impl AsyncFn(&Scripted, &mut Tall
 async fn an_idempotent_request_is_executed_once() {
     let tally = each_call_fails("idempotent_execute", async |kv, tally, name| {
         let runs = AtomicU32::new(0);
+        let options = Idempotency::default();
         let call = || {
-            kv.idempotent_execute("k", Idempotency::default(), || async {
+            kv.idempotent_execute("k", &options, || async {
                 tokio::time::sleep(SLOW).await;
                 Ok::<_, Error>(runs.fetch_add(1, Ordering::SeqCst))
             })
@@ -83,7 +84,10 @@ async fn an_idempotent_request_is_executed_once() {
             }
         }
         let again = call().await;
-        assert!(again.is_ok_and(|again| again.is_replay) || kv.failed().is_some(), "{name}");
+        assert!(
+            again.is_ok_and(|again| again.is_replay) || kv.layer().failed().is_some(),
+            "{name}"
+        );
         assert_eq!(runs.load(Ordering::SeqCst), 1, "{name}");
     })
     .await;
@@ -96,7 +100,7 @@ async fn an_event_is_handled_once() {
         let runs = AtomicU32::new(0);
         for attempt in 0.. {
             let handled = kv
-                .process_once("e", Dedup::default().ttl(WEEK), || async {
+                .process_once("e", &Dedup::default().ttl(WEEK), || async {
                     tokio::time::sleep(SLOW).await;
                     runs.fetch_add(1, Ordering::SeqCst);
                     Ok::<_, Error>(())
@@ -104,7 +108,7 @@ async fn an_event_is_handled_once() {
                 .await;
             match handled {
                 Ok(Processed::Before) => break,
-                Ok(Processed::Now(())) => {}
+                Ok(_) => {}
                 Err(error) => {
                     tally.errors += 1;
                     let busy = error.kind() == ErrorKind::InProgress;
@@ -127,7 +131,7 @@ async fn a_cached_value_is_computed_and_kept() {
         let mut values = 0;
         while values < 2 {
             let value = kv
-                .guarded_get("k", GuardedGet::ttl(WEEK), || async {
+                .guarded_get("k", &GuardedGet::new(WEEK), || async {
                     tokio::time::sleep(SLOW).await;
                     runs.fetch_add(1, Ordering::SeqCst);
                     Ok::<_, Error>("value")
@@ -160,7 +164,7 @@ async fn a_limit_lets_no_more_through() {
         }
         let mut allowed = 0;
         for _ in 0..8 {
-            match kv.rate_limit("u", RateLimit::new(3, WEEK)).await {
+            match kv.rate_limit("u", &RateLimit::new(3, WEEK)).await {
                 Ok(status) => allowed += u32::from(status.allowed),
                 Err(error) => {
                     tally.errors += 1;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::{Process, forms_of};
+use common::{forms_of, process};
 use derp_kv_core::{Error, ErrorKind, GuardedGet, KvStore, KvStoreExt};
 use derp_kv_memory::MemoryStore;
 use futures_util::future::join_all;
@@ -14,9 +14,7 @@ use futures_util::future::join_all;
 const TTL: Duration = Duration::from_secs(300);
 const SLOW: Duration = Duration::from_millis(500);
 
-fn options() -> GuardedGet {
-    GuardedGet::ttl(TTL)
-}
+const OPTIONS: GuardedGet = GuardedGet::new(TTL);
 
 #[derive(Debug, thiserror::Error)]
 enum OwnError {
@@ -32,19 +30,19 @@ async fn every_form_of_a_store_serves_callers_with_their_own_errors() {
         let page = tokio::spawn({
             let kv = kv.clone();
             async move {
-                let page = kv.guarded_get(b"k", options(), || async { anyhow::Ok("page") }).await?;
+                let page = kv.guarded_get(b"k", &OPTIONS, || async { anyhow::Ok("page") }).await?;
                 anyhow::Ok(page)
             }
         });
         assert_eq!(page.await.unwrap().unwrap(), "page");
         let again =
-            kv.guarded_get("k", options(), || async { Err::<String, _>(OwnError::Database) });
+            kv.guarded_get("k", &OPTIONS, || async { Err::<String, _>(OwnError::Database) });
         assert_eq!(again.await.unwrap(), "page");
         let failed =
-            kv.guarded_get("other", options(), || async { Err::<String, _>(OwnError::Database) });
+            kv.guarded_get("other", &OPTIONS, || async { Err::<String, _>(OwnError::Database) });
         assert!(matches!(failed.await, Err(OwnError::Database)));
         let refused: Result<_, OwnError> =
-            kv.guarded_get("k:lock", options(), || async { Ok("never") }).await;
+            kv.guarded_get("k:lock", &OPTIONS, || async { Ok("never") }).await;
         let Err(OwnError::Store(error)) = refused else { panic!("a reserved key was taken") };
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     }
@@ -54,12 +52,12 @@ async fn every_form_of_a_store_serves_callers_with_their_own_errors() {
 async fn a_herd_in_two_processes_makes_one_computation() {
     let data = MemoryStore::new();
     let computed = Arc::new(AtomicU32::new(0));
-    let processes = [Process::of(&data), Process::of(&data)];
+    let processes = [process(&data), process(&data)];
     let calls = processes.iter().flat_map(|process| {
         (0..500).map(|_| {
             let (kv, computed) = (process.clone(), computed.clone());
             tokio::spawn(async move {
-                kv.guarded_get("cold", options(), || async {
+                kv.guarded_get("cold", &OPTIONS, || async {
                     tokio::time::sleep(SLOW).await;
                     computed.fetch_add(1, Ordering::SeqCst);
                     Ok::<_, Error>("value")
@@ -79,11 +77,11 @@ async fn a_herd_in_two_processes_makes_one_computation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_goes_to_its_caller_and_the_next_one_computes() {
+async fn an_error_goes_to_its_caller_and_everybody_else_is_told_at_once() {
     let kv = MemoryStore::new();
     let runs = AtomicU32::new(0);
     let call = || {
-        kv.guarded_get("k", options(), || async {
+        kv.guarded_get("k", &OPTIONS, || async {
             tokio::time::sleep(SLOW).await;
             match runs.fetch_add(1, Ordering::SeqCst) {
                 0 => Err(OwnError::Database),
@@ -91,10 +89,19 @@ async fn an_error_goes_to_its_caller_and_the_next_one_computes() {
             }
         })
     };
-    let results = join_all((0..10).map(|_| call())).await;
-    assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1);
-    assert_eq!(runs.load(Ordering::SeqCst), 2);
+    let began = tokio::time::Instant::now();
+    let mut results = join_all((0..500).map(|_| call())).await;
+    assert_eq!(began.elapsed(), SLOW);
+    assert_eq!(runs.load(Ordering::SeqCst), 1);
+    results.retain(|result| !matches!(result, Err(OwnError::Database)));
+    assert_eq!(results.len(), 499);
+    for result in results {
+        let Err(OwnError::Store(error)) = result else { panic!("{result:?}") };
+        assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Failing, true));
+        assert_eq!(error.retry_after(), Some(Duration::ZERO));
+    }
     assert!(!kv.exists(b"k:lock").await.unwrap() && kv.flights().unwrap().is_empty());
+    assert_eq!(call().await.unwrap(), "value");
 }
 
 #[tokio::test(start_paused = true)]
@@ -103,7 +110,7 @@ async fn a_panic_leaves_nothing_behind_and_the_next_one_computes() {
     let leader = tokio::spawn({
         let kv = kv.clone();
         async move {
-            kv.guarded_get("k", options(), || async {
+            kv.guarded_get("k", &OPTIONS, || async {
                 tokio::time::sleep(SLOW).await;
                 assert!(std::hint::black_box(false), "the computation panics");
                 Ok::<_, Error>("never")
@@ -112,7 +119,7 @@ async fn a_panic_leaves_nothing_behind_and_the_next_one_computes() {
         }
     });
     tokio::task::yield_now().await;
-    let follower = kv.guarded_get("k", options(), || async { Ok::<_, Error>("value") }).await;
+    let follower = kv.guarded_get("k", &OPTIONS, || async { Ok::<_, Error>("value") }).await;
     assert_eq!(follower.unwrap(), "value");
     assert!(leader.await.unwrap_err().is_panic());
     assert!(kv.flights().unwrap().is_empty());
@@ -122,14 +129,14 @@ async fn a_panic_leaves_nothing_behind_and_the_next_one_computes() {
 async fn a_caller_dropped_at_any_point_hands_over_at_once() {
     for polls in 0.. {
         let data = MemoryStore::new();
-        let (dropped, next) = (Process::of(&data), Process::of(&data));
+        let (dropped, next) = (process(&data), process(&data));
         let began = tokio::time::Instant::now();
-        let call = dropped.guarded_get("k", options(), || async {
+        let call = dropped.guarded_get("k", &OPTIONS, || async {
             tokio::task::yield_now().await;
             Ok::<_, Error>("first")
         });
         let finished = common::drop_after(polls, call).await;
-        let value = next.guarded_get("k", options(), || async { Ok::<_, Error>("second") }).await;
+        let value = next.guarded_get("k", &OPTIONS, || async { Ok::<_, Error>("second") }).await;
         assert!(matches!(&value.unwrap()[..], b"first" | b"second"));
         assert!(began.elapsed() < Duration::from_millis(200), "after {polls} polls");
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -150,10 +157,10 @@ async fn a_dead_holder_is_succeeded_by_exactly_one() {
     let computed = Arc::new(AtomicU32::new(0));
     let began = tokio::time::Instant::now();
     let calls = (0..4).map(|_| {
-        let (kv, computed) = (Process::of(&data), computed.clone());
+        let (kv, computed) = (process(&data), computed.clone());
         tokio::spawn(async move {
-            let options = options().lock_ttl(Duration::from_secs(3));
-            kv.guarded_get("k", options, || async {
+            let options = OPTIONS.lock_ttl(Duration::from_secs(3));
+            kv.guarded_get("k", &options, || async {
                 computed.fetch_add(1, Ordering::SeqCst);
                 tokio::time::sleep(SLOW).await;
                 Ok::<_, Error>("value")
@@ -170,12 +177,12 @@ async fn a_dead_holder_is_succeeded_by_exactly_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waited_for_a_slow_holder_computes_for_itself_one_at_a_time() {
+async fn behind_a_slow_holder_one_caller_computes_for_its_process() {
     let data = MemoryStore::new();
-    let (holder, other) = (Process::of(&data), Process::of(&data));
+    let (holder, other) = (process(&data), process(&data));
     let slow = tokio::spawn(async move {
         holder
-            .guarded_get("k", options(), || async {
+            .guarded_get("k", &OPTIONS, || async {
                 tokio::time::sleep(Duration::from_secs(60)).await;
                 Ok::<_, Error>("slow")
             })
@@ -186,7 +193,7 @@ async fn who_waited_for_a_slow_holder_computes_for_itself_one_at_a_time() {
     let calls = (0..20).map(|_| {
         let (kv, running) = (other.clone(), running.clone());
         async move {
-            kv.guarded_get("k", options(), || async {
+            kv.guarded_get("k", &OPTIONS, || async {
                 assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "two at a time");
                 tokio::time::sleep(SLOW).await;
                 running.fetch_sub(1, Ordering::SeqCst);
@@ -223,9 +230,9 @@ async fn a_slow_holder_is_known_to_be_alive_whenever_it_renews() {
         });
         tokio::time::sleep(offset).await;
         // The looks keep step with the renewals: what is left is the same at each.
-        let options = GuardedGet::ttl(lock_ttl).lock_ttl(lock_ttl).retry_delay(lock_ttl / 3);
+        let options = GuardedGet::new(lock_ttl).lock_ttl(lock_ttl).retry_delay(lock_ttl / 3);
         let began = tokio::time::Instant::now();
-        let own = data.guarded_get("k", options, || async { Ok::<_, Error>("own") });
+        let own = data.guarded_get("k", &options, || async { Ok::<_, Error>("own") });
         let own = tokio::time::timeout(lock_ttl * 10, own).await.expect("it computes for itself");
         assert_eq!(own.unwrap(), "own");
         assert!(began.elapsed() <= lock_ttl * 2, "{offset:?}: {:?}", began.elapsed());
@@ -240,7 +247,7 @@ async fn invalidation_during_a_computation_wins() {
     let compute = |kv: MemoryStore| {
         let version = version.clone();
         async move {
-            kv.guarded_get("k", options(), || async {
+            kv.guarded_get("k", &OPTIONS, || async {
                 let seen = version.load(Ordering::SeqCst);
                 tokio::time::sleep(SLOW).await;
                 Ok::<_, Error>(seen.to_string())

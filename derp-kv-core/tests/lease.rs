@@ -4,10 +4,14 @@ mod common;
 
 use std::time::Duration;
 
-use common::scripted::{Fault, Scripted};
-use common::{Process, drop_after};
-use derp_kv_core::{ErrorKind, Expiry, KvStore, KvStoreExt, Lease};
-use derp_kv_memory::MemoryStore;
+use common::scripted::{Failure, gated, scripted};
+use common::{drop_after, process};
+use derp_kv_core::{
+    Error, ErrorKind, Expiry, GuardedGet, KvStore, KvStoreExt, Layer, Layered, Lease, Lock,
+    Operation, Result,
+};
+use derp_kv_memory::{ManualClock, MemoryStore};
+use tokio::runtime::{Handle, Runtime};
 use tokio::time::{Instant, sleep};
 
 const TTL: Duration = Duration::from_secs(3);
@@ -45,15 +49,17 @@ async fn a_lease_is_renewed_for_as_long_as_it_is_held() {
 
 #[tokio::test(start_paused = true)]
 async fn renewal_ends_with_the_lease() {
-    let kv = Scripted::of(&MemoryStore::new());
+    let kv = scripted(&MemoryStore::new());
     let lease = take(&kv).await;
     // Between two renewals: one that is under way would end by itself.
     sleep(TTL + TTL / 6).await;
-    assert!(kv.calls().iter().filter(|name| **name == "compare_and_set").count() >= 2);
+    assert!(
+        kv.layer().calls().iter().filter(|name| **name == Operation::CompareAndSet).count() >= 2
+    );
     assert!(lease.release().await.unwrap());
-    let calls = kv.calls().len();
+    let calls = kv.layer().calls().len();
     sleep(TTL * 10).await;
-    assert_eq!(kv.calls().len(), calls, "something still talks to the store");
+    assert_eq!(kv.layer().calls().len(), calls, "something still talks to the store");
 }
 
 #[tokio::test(start_paused = true)]
@@ -61,29 +67,121 @@ async fn a_dropped_lease_is_free_at_once() {
     let kv = MemoryStore::new();
     drop(take(&kv).await);
     let began = Instant::now();
-    let next = kv.lock("k", TTL, TTL * 2).await.unwrap();
+    let next = kv.lock("k", &Lock::new(TTL).at_most(TTL * 2)).await.unwrap();
     assert!(began.elapsed() < TTL / 3, "{:?}", began.elapsed());
     assert!(next.release().await.unwrap());
 }
 
+fn runtimes() -> [Runtime; 2] {
+    use tokio::runtime::Builder;
+    [Builder::new_current_thread(), Builder::new_multi_thread()]
+        .map(|mut builder| builder.enable_time().build().unwrap())
+}
+
 #[test]
-fn a_lease_may_be_dropped_outside_a_runtime() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+fn a_lease_that_is_dropped_outside_of_its_runtime_is_free_at_once() {
+    for runtime in runtimes() {
+        let kv = process(&MemoryStore::new());
+        let lease = runtime.block_on(take(&kv));
+        // By a thread that has no runtime; that of the lease lives on.
+        std::thread::spawn(move || drop(lease)).join().unwrap();
+        let waits = Lock::new(TTL).at_most(TTL / 2);
+        let next = runtime.block_on(async { kv.lock("k", &waits).await });
+        assert!(runtime.block_on(next.unwrap().release()).unwrap());
+    }
+}
+
+#[test]
+fn a_lease_whose_runtime_has_ended_is_lost_to_its_holder_and_expires() {
+    for runtime in runtimes() {
+        let kv = process(&MemoryStore::new());
+        let lease = runtime.block_on(take(&kv));
+        drop(runtime);
+        let [runtime, _] = runtimes();
+        runtime.block_on(lease.lost());
+        assert!(lease.is_lost());
+        drop(lease);
+        let left = runtime.block_on(kv.ttl(LOCK)).unwrap();
+        assert!(!matches!(left, Some(Expiry::Never)), "{left:?}");
+    }
+}
+
+/// A store whose background work has a runtime of its own.
+#[derive(Clone, Debug)]
+struct Owns(Handle);
+
+impl Layer for Owns {
+    async fn around<T: Send>(
+        &self,
+        _: Operation,
+        _: Option<&[u8]>,
+        call: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        call.await
+    }
+
+    fn runtime(&self, _: Option<Handle>) -> Option<Handle> {
+        Some(self.0.clone())
+    }
+}
+
+/// tokio's timers stand still with the worker that registered them, so the renewal must not be on
+/// the runtime of the work.
+#[test]
+fn a_store_with_a_runtime_of_its_own_keeps_the_lease_of_work_that_blocks_after_an_await() {
+    let ttl = Duration::from_millis(300);
+    let [_, own] = runtimes();
+    for runtime in runtimes() {
+        let kv = Layered::new(MemoryStore::new(), Owns(own.handle().clone()));
+        let work = async move {
+            let lease = kv.try_lock("k", ttl).await.unwrap().expect("it is free");
+            for _ in 0..3 {
+                sleep(Duration::from_millis(5)).await;
+                std::thread::sleep(ttl * 2);
+                assert!(!lease.is_lost(), "the lease is lost to work that blocks");
+            }
+            lease.release().await.unwrap()
+        };
+        assert!(runtime.block_on(runtime.spawn(work)).unwrap(), "the lease was lost");
+    }
+}
+
+/// A lease is measured by the clock of the runtime that renews it.
+#[test]
+fn a_paused_clock_does_not_end_a_lease_that_is_renewed_in_real_time() {
+    let [_, own] = runtimes();
+    let mut paused = tokio::runtime::Builder::new_current_thread();
+    let paused = paused.enable_time().start_paused(true).build().unwrap();
+    // Its clock stands still, so that the lock stays.
+    let data = MemoryStore::builder().clock(ManualClock::new()).build();
+    let kv = Layered::new(data, Owns(own.handle().clone()));
+    let lease = paused.block_on(kv.try_lock("k", Duration::from_secs(60))).unwrap().unwrap();
+    for _ in 0..2 {
+        paused.block_on(tokio::time::advance(Duration::from_secs(50)));
+        assert!(!paused.block_on(async { lease.is_lost() }), "the caller's clock ended it");
+    }
+    own.shutdown_background();
+    paused.block_on(lease.lost());
+}
+
+#[test]
+fn helpers_that_take_a_lease_say_that_they_need_a_runtime() {
+    use futures_util::FutureExt as _;
     let kv = MemoryStore::new();
-    let lease = runtime.block_on(take(&kv));
-    drop(runtime);
-    drop(lease);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    let Some(Expiry::In(left)) = runtime.block_on(kv.ttl(LOCK)).unwrap() else {
-        panic!("the record has no expiry")
-    };
-    assert!(left <= TTL);
+    let refused = kv.try_lock("k", TTL).now_or_never().expect("nothing to wait for").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    let (options, work) = (GuardedGet::new(TTL), || async { Ok::<_, Error>("v") });
+    let missed = kv.guarded_get("k", &options, work).now_or_never().expect("nothing to wait for");
+    assert_eq!(missed.unwrap_err().kind(), ErrorKind::Unsupported);
+    assert!(kv.set(b"k", b"v", None).now_or_never().expect("nothing to wait for").is_ok());
+    let hit = kv.guarded_get("k", &options, work).now_or_never().expect("nothing to wait for");
+    assert_eq!(hit.unwrap(), "v");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_dropped_while_taking_leaves_no_lock() {
     for polls in 0.. {
-        let kv = Process::of(&MemoryStore::new());
+        let kv = process(&MemoryStore::new());
         let done = drop_after(polls, async {
             take(&kv).await.release().await.unwrap();
         })
@@ -117,8 +215,8 @@ async fn a_lock_that_was_taken_over_is_not_touched_by_its_old_holder() {
 #[tokio::test(start_paused = true)]
 async fn the_holder_of_a_hung_store_learns_in_time() {
     let data = MemoryStore::new();
-    let kv = Scripted::gated(&data);
-    kv.step();
+    let kv = gated(&data);
+    kv.layer().step();
     let before = Instant::now();
     let lease = take(&kv).await;
     // No further call is let through.
@@ -129,12 +227,12 @@ async fn the_holder_of_a_hung_store_learns_in_time() {
 
 #[tokio::test(start_paused = true)]
 async fn one_failed_renewal_is_made_up_for() {
-    for fault in [Fault::Before, Fault::After] {
-        let kv = Scripted::of(&MemoryStore::new());
+    for fault in [Failure::Before, Failure::After] {
+        let kv = scripted(&MemoryStore::new());
         let lease = take(&kv).await;
-        kv.fail_next(fault);
+        kv.layer().fail_next(fault);
         sleep(TTL * 3).await;
-        assert_eq!(kv.failed(), Some("compare_and_set"));
+        assert_eq!(kv.layer().failed(), Some(Operation::CompareAndSet));
         assert!(!lease.is_lost());
         assert!(lease.release().await.unwrap());
     }
@@ -143,13 +241,13 @@ async fn one_failed_renewal_is_made_up_for() {
 #[tokio::test(start_paused = true)]
 async fn an_unknown_answer_to_the_first_request_is_resolved() {
     let data = MemoryStore::new();
-    let kv = Scripted::of(&data);
-    kv.fail_next(Fault::After);
+    let kv = scripted(&data);
+    kv.layer().fail_next(Failure::After);
     let lease = take(&kv).await;
     assert_eq!(data.get(LOCK).await.unwrap().as_deref(), Some(lease.token().as_bytes()));
     assert!(lease.release().await.unwrap());
 
-    kv.fail_next(Fault::Before);
+    kv.layer().fail_next(Failure::Before);
     let error = kv.try_lock("k", TTL).await.unwrap_err();
     assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::Unavailable, false));
     settle().await;
@@ -161,13 +259,14 @@ async fn a_waiting_caller_gets_the_lock_or_an_error_in_time() {
     let kv = MemoryStore::new();
     let lease = take(&kv).await;
     let began = Instant::now();
-    let error = kv.lock("k", TTL, TTL * 2).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Timeout);
+    let error = kv.lock("k", &Lock::new(TTL).at_most(TTL * 2)).await.unwrap_err();
+    assert_eq!((error.kind(), error.operation()), (ErrorKind::Held, Some(Operation::Lock)));
+    assert!(error.retry_after().is_some_and(|after| after > TTL / 2 && after <= TTL), "{error:?}");
     assert_eq!(began.elapsed(), TTL * 2);
 
     let waiting = tokio::spawn({
         let kv = kv.clone();
-        async move { kv.lock("k", TTL, TTL * 2).await }
+        async move { kv.lock("k", &Lock::new(TTL).at_most(TTL * 2)).await }
     });
     sleep(TTL).await;
     lease.release().await.unwrap();
@@ -180,10 +279,13 @@ async fn of_many_contenders_one_at_a_time_holds_the_lock() {
     let inside = std::sync::Arc::new(std::sync::atomic::AtomicU32::new(0));
     let contenders: Vec<_> = (0..16)
         .map(|_| {
-            let (kv, inside) = (Process::of(&data), inside.clone());
+            let (kv, inside) = (process(&data), inside.clone());
             tokio::spawn(async move {
                 for _ in 0..20 {
-                    let lease = kv.lock("k", TTL, Duration::from_secs(3600)).await.unwrap();
+                    let lease = kv
+                        .lock("k", &Lock::new(TTL).at_most(Duration::from_secs(3600)))
+                        .await
+                        .unwrap();
                     assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
                     sleep(Duration::from_millis(7)).await;
                     inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
@@ -236,7 +338,10 @@ async fn no_two_callers_hold_one_lease() {
             let (kv, inside) = (kv.clone(), inside.clone());
             tokio::spawn(async move {
                 for _ in 0..200 {
-                    let lease = kv.lock("job", TTL, Duration::from_secs(60)).await.unwrap();
+                    let lease = kv
+                        .lock("job", &Lock::new(TTL).at_most(Duration::from_secs(60)))
+                        .await
+                        .unwrap();
                     assert_eq!(inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst), 0);
                     tokio::task::yield_now().await;
                     inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);

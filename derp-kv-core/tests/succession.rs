@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::Process;
-use common::scripted::{Fault, Scripted};
-use derp_kv_core::{Error, GuardedGet, KvStore, KvStoreExt};
+use common::process;
+use common::scripted::{Failure, scripted};
+use derp_kv_core::{Error, GuardedGet, KvStore, KvStoreExt, Operation};
 use derp_kv_memory::MemoryStore;
 use futures_util::future::join_all;
+use tokio::sync::mpsc;
 
 const SLOW: Duration = Duration::from_millis(500);
 const LOCK_TTL: Duration = Duration::from_secs(2);
 
 fn options() -> GuardedGet {
-    GuardedGet::ttl(Duration::from_secs(300)).lock_ttl(LOCK_TTL)
+    GuardedGet::new(Duration::from_secs(300)).lock_ttl(LOCK_TTL)
 }
 
 /// Computations under way, the most at once, and all.
@@ -46,12 +47,13 @@ async fn a_holder_that_died_after_renewals_is_succeeded_by_exactly_one() {
         let data = MemoryStore::new();
         data.set(b"k:lock", b"dead", Some(LOCK_TTL)).await.unwrap();
         let computed = Arc::new(Computed::default());
-        let processes: Vec<_> = (0..3).map(|_| Process::of(&data)).collect();
+        let processes: Vec<_> = (0..3).map(|_| process(&data)).collect();
         let calls: Vec<_> = (0..30)
             .map(|caller| {
                 let (kv, computed) = (processes[caller % 3].clone(), computed.clone());
                 tokio::spawn(async move {
-                    kv.guarded_get("k", options(), || async move { computed.compute().await }).await
+                    kv.guarded_get("k", &options(), || async move { computed.compute().await })
+                        .await
                 })
             })
             .collect();
@@ -82,18 +84,19 @@ async fn a_store_that_fails_a_waiter_lets_no_herd_compute() {
             lease.release().await.unwrap()
         });
         tokio::task::yield_now().await;
-        let kv = Scripted::of(&data);
+        let kv = scripted(&data);
         let computed = Arc::new(Computed::default());
         let calls: Vec<_> = (0..50)
             .map(|_| {
                 let (kv, computed) = (kv.clone(), computed.clone());
                 tokio::spawn(async move {
-                    kv.guarded_get("k", options(), || async move { computed.compute().await }).await
+                    kv.guarded_get("k", &options(), || async move { computed.compute().await })
+                        .await
                 })
             })
             .collect();
         tokio::time::sleep(failing).await;
-        kv.fail_next(Fault::Before);
+        kv.layer().fail_next(Failure::Before);
         let mut failures = 0;
         for value in join_all(calls).await {
             match value.unwrap() {
@@ -107,4 +110,55 @@ async fn a_store_that_fails_a_waiter_lets_no_herd_compute() {
         assert!(kv.flights().unwrap().is_empty());
         holding.abort();
     }
+}
+
+/// Leaders are dropped one after the other. Each waits once, however long, and keeps its place: the
+/// lease goes from the newest to the oldest, and nobody asks the store for another.
+#[tokio::test(start_paused = true)]
+async fn the_newest_waiter_inherits_the_lease_of_each_dropped_leader() {
+    const CALLERS: usize = 12;
+    let data = MemoryStore::new();
+    let kv = scripted(&data);
+    let (began, mut begun) = mpsc::unbounded_channel();
+    let call = |caller: usize| {
+        let (kv, began) = (kv.clone(), began.clone());
+        tokio::spawn(async move {
+            kv.guarded_get("k", &options(), || async {
+                began.send(caller).unwrap();
+                // Only the oldest waiter, which comes last, gets as far as a value.
+                if caller != 1 {
+                    std::future::pending::<()>().await;
+                }
+                Ok::<_, Error>(caller.to_string())
+            })
+            .await
+        })
+    };
+    let mut calls = vec![call(0)];
+    assert_eq!(begun.recv().await, Some(0));
+    let mut waiting = Vec::new();
+    let mut leader = 0;
+    for caller in 1..CALLERS {
+        calls.push(call(caller));
+        waiting.push(caller);
+        // Each third arrival meets a drop: whoever came last is next, among those of any age.
+        if caller % 3 == 0 {
+            tokio::time::sleep(LOCK_TTL / 2).await;
+            calls[leader].abort();
+            leader = waiting.pop().unwrap();
+            assert_eq!(begun.recv().await, Some(leader));
+        }
+    }
+    while let Some(next) = waiting.pop() {
+        tokio::time::sleep(LOCK_TTL / 2).await;
+        calls[leader].abort();
+        assert_eq!(begun.recv().await, Some(next), "after {leader}");
+        leader = next;
+    }
+    assert_eq!(calls.swap_remove(1).await.unwrap().unwrap(), "1");
+    assert_eq!(data.get(b"k").await.unwrap().unwrap(), "1");
+    let leases = kv.layer().calls().iter().filter(|call| **call == Operation::SetNx).count();
+    assert_eq!(leases, 1, "the lease is passed on");
+    assert!(kv.flights().unwrap().is_empty());
+    assert_eq!(data.get(b"k:lock").await.unwrap(), None);
 }

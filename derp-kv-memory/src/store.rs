@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use derp_kv_core::{Counter, Expiry, Flights, KvStore, Result, Ttl};
+use derp_kv_core::{Counter, Expiry, Flights, KvStore, Observer, Operation, Result, Ttl};
 use futures_core::stream::BoxStream;
+use tokio::runtime::Handle;
 
 use crate::budget::Demand;
 use crate::config::{MemoryBuilder, MemoryConfig};
@@ -152,15 +153,15 @@ impl KvStore for MemoryStore {
 
     async fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
         coop::one_key().await;
-        let ttl = Ttl::optional(ttl).map_err(|error| error.with_operation("set"))?;
+        let ttl = Ttl::optional(ttl).map_err(|error| error.with_operation(Operation::Set))?;
         self.writing()
             .update(key, |slot| slot.write_cached(value, slot.deadline(ttl)))
-            .map_err(|error| error.with_operation("set"))
+            .map_err(|error| error.with_operation(Operation::Set))
     }
 
     async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
         coop::keys(items.len()).await;
-        let named = |error: derp_kv_core::Error| error.with_operation("mset");
+        let named = |error: derp_kv_core::Error| error.with_operation(Operation::Mset);
         let ttl = Ttl::optional(ttl).map_err(named)?;
         // Of equal keys only the last is written, and only it is counted.
         let mut seen = HashSet::new();
@@ -201,7 +202,7 @@ impl KvStore for MemoryStore {
 
     async fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
         coop::one_key().await;
-        let ttl = Ttl::new(ttl).map_err(|error| error.with_operation("expire"))?;
+        let ttl = Ttl::new(ttl).map_err(|error| error.with_operation(Operation::Expire))?;
         self.writing().update(key, |slot| {
             let live = slot.is_live();
             if live {
@@ -213,7 +214,7 @@ impl KvStore for MemoryStore {
 
     async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {
         coop::one_key().await;
-        let named = |error: derp_kv_core::Error| error.with_operation("set_nx");
+        let named = |error: derp_kv_core::Error| error.with_operation(Operation::SetNx);
         let ttl = Ttl::optional(ttl).map_err(named)?;
         let write = |slot: &mut Slot<'_>| {
             if slot.is_live() {
@@ -227,7 +228,7 @@ impl KvStore for MemoryStore {
 
     async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
         coop::one_key().await;
-        let named = |error: derp_kv_core::Error| error.with_operation("incr");
+        let named = |error: derp_kv_core::Error| error.with_operation(Operation::Incr);
         let ttl = Ttl::optional(ttl).map_err(named)?;
         let count = |slot: &mut Slot<'_>| {
             let read = |seen: Seen<'_>| (Counter::parse(&seen.value), seen.deadline);
@@ -249,7 +250,7 @@ impl KvStore for MemoryStore {
         ttl: Option<Duration>,
     ) -> Result<bool> {
         coop::one_key().await;
-        let named = |error: derp_kv_core::Error| error.with_operation("compare_and_set");
+        let named = |error: derp_kv_core::Error| error.with_operation(Operation::CompareAndSet);
         let ttl = Ttl::optional(ttl).map_err(named)?;
         let swap = |slot: &mut Slot<'_>| {
             if !slot.holds(expected) {
@@ -273,5 +274,13 @@ impl KvStore for MemoryStore {
 
     fn flights(&self) -> Option<&Flights> {
         Some(&self.flights)
+    }
+
+    fn runtime(&self) -> Option<Handle> {
+        None
+    }
+
+    fn observer(&self) -> Option<&dyn Observer> {
+        None
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use derp_kv_core::{ErrorKind, KvStore};
+use derp_kv_core::{ErrorKind, KvStore, Operation};
 use derp_kv_memory::{MemoryStore, OnFull};
 
 const TTL: Option<Duration> = Some(Duration::from_secs(1));
@@ -61,10 +61,10 @@ async fn what_can_never_fit_reclaims_no_more_than_a_write_that_is_taken() {
             batches.push([(b"a", &more_than_half), (b"b", &more_than_half)]);
         }
         let error = kv.set_nx(b"large", &oversize, None).await.unwrap_err();
-        assert_eq!((error.kind(), error.operation()), (ErrorKind::Full, Some("set_nx")));
+        assert_eq!((error.kind(), error.operation()), (ErrorKind::Full, Some(Operation::SetNx)));
         for batch in &batches {
             let error = kv.mset(batch, None).await.unwrap_err();
-            assert_eq!((error.kind(), error.operation()), (ErrorKind::Full, Some("mset")));
+            assert_eq!((error.kind(), error.operation()), (ErrorKind::Full, Some(Operation::Mset)));
         }
         // Two a key.
         let swept = 2 + 2 * 2 * batches.len();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use derp_kv_core::{ErrorKind, Expiry, KvStore};
+use derp_kv_core::{ErrorKind, Expiry, KvStore, Operation};
 use derp_kv_memory::{ManualClock, MemoryStore, OnFull};
 use futures_util::TryStreamExt;
 
@@ -73,7 +73,7 @@ async fn rejecting_stores_refuse_and_take_writes_again_once_ttls_pass() {
             Err(error) => break error,
         }
     };
-    assert_eq!((refused.kind(), refused.operation()), (ErrorKind::Full, Some("set")));
+    assert_eq!((refused.kind(), refused.operation()), (ErrorKind::Full, Some(Operation::Set)));
     assert!(!refused.may_have_applied() && kept > 100);
     assert!(kv.exists(&0_u32.to_be_bytes()).await.unwrap());
     // A write that needs no more room is taken, and so is a deletion.

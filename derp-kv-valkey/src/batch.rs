@@ -5,7 +5,7 @@ mod run;
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use derp_kv_core::{Error, Result, Ttl};
+use derp_kv_core::{Error, Operation, Result, Ttl};
 use redis::{Cmd, Value};
 
 use crate::reply;
@@ -23,7 +23,7 @@ const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 type Item<'a> = (&'a [u8], &'a [u8]);
 
 pub(crate) async fn mget(router: &Router, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
-    let operation = "mget";
+    let operation = Operation::Mget;
     let values = if is_one_call(router, keys) {
         let cmd = many("MGET", keys.iter().copied());
         let one_each = |reply| match reply {
@@ -44,13 +44,16 @@ pub(crate) async fn mset(
     items: &[(&[u8], &[u8])],
     ttl: Option<Ttl>,
 ) -> Result<()> {
-    let batch =
-        Batch { operation: "mset", kind: Kind::Set(ttl), items: distinct(items.iter().copied()) };
+    let batch = Batch {
+        operation: Operation::Mset,
+        kind: Kind::Set(ttl),
+        items: distinct(items.iter().copied()),
+    };
     batch.run(router).await.map(drop)
 }
 
 pub(crate) async fn delete_many(router: &Router, keys: &[&[u8]]) -> Result<u64> {
-    let operation = "delete_many";
+    let operation = Operation::DeleteMany;
     let replies = if is_one_call(router, keys) {
         // The server counts a key that is named twice once.
         let cmd = many("DEL", keys.iter().copied());

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use derp_kv_core::Operation;
 use redis::Cmd;
 
 use crate::script::Script;
@@ -25,7 +26,7 @@ pub(crate) enum Native {
 }
 
 pub(crate) struct Request<'a> {
-    pub(crate) operation: &'static str,
+    pub(crate) operation: Operation,
     pub(crate) safety: Safety,
     pub(crate) key: &'a [u8],
     pub(crate) body: Body<'a>,
@@ -65,17 +66,17 @@ impl<'a> Request<'a> {
         }
     }
 
-    pub(crate) fn read(operation: &'static str, key: &'a [u8], cmd: Cmd) -> Self {
+    pub(crate) fn read(operation: Operation, key: &'a [u8], cmd: Cmd) -> Self {
         Self { operation, safety: Safety::Retry, key, body: Body::Command(cmd) }
     }
 
-    pub(crate) fn write(operation: &'static str, key: &'a [u8], cmd: Cmd) -> Self {
+    pub(crate) fn write(operation: Operation, key: &'a [u8], cmd: Cmd) -> Self {
         Self { operation, safety: Safety::Once, key, body: Body::Command(cmd) }
     }
 
     /// A script that writes, and the command that some servers have instead.
     pub(crate) fn script(
-        operation: &'static str,
+        operation: Operation,
         key: &'a [u8],
         script: &'a Script,
         args: &'a [&'a [u8]],

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use derp_kv_core::{Error, ErrorKind, Result};
+use derp_kv_core::{Error, ErrorKind, Operation, Result};
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use redis::Value;
@@ -19,7 +19,6 @@ use crate::router::{Progress, Router, lost, unserved};
 use crate::slots::{slot_of, tag};
 use crate::wire::{Sent, Wire};
 
-const NAME: &str = "scan";
 /// Keys that the server looks at for one answer: it is never blocked for long.
 const COUNT: usize = 1000;
 /// How often a node's scan may begin again, because its connection ended or its slots moved.
@@ -31,8 +30,8 @@ const LONGEST_RUN_OF_TROUBLE: usize = 16;
 /// loses its connection begins that node again. Slots are covered, not nodes: a slot counts once a
 /// node has been scanned from end to end and has owned it at both ends. What has moved meanwhile
 /// is scanned again where it is now.
-struct Scan<'a> {
-    router: &'a Router,
+struct Scan {
+    router: Arc<Router>,
     prefix: Vec<u8>,
     pattern: Vec<u8>,
     /// Slots still to be covered; without a cluster a single one stands for all.
@@ -56,11 +55,11 @@ struct Pass {
 }
 
 /// Scans the keys under `prefix`, which `pattern` matches.
-pub(crate) fn scan<'a>(
-    router: &'a Router,
+pub(crate) fn scan(
+    router: Arc<Router>,
     prefix: &[u8],
     pattern: Vec<u8>,
-) -> BoxStream<'a, Result<Bytes>> {
+) -> BoxStream<'static, Result<Bytes>> {
     let wanted = if !router.is_cluster() {
         SlotSet::one(0)
     } else if let Some(tag) = tag(prefix) {
@@ -85,7 +84,7 @@ pub(crate) fn scan<'a>(
         match scan.next().await {
             Ok(Some(key)) => Some((Ok(key), Some(scan))),
             Ok(None) => None,
-            Err(error) => Some((Err(error.with_operation(NAME)), None)),
+            Err(error) => Some((Err(error.with_operation(Operation::Scan)), None)),
         }
     })
     // Who asks once more after the end gets the end again, not a panic.
@@ -93,7 +92,7 @@ pub(crate) fn scan<'a>(
     .boxed()
 }
 
-impl Scan<'_> {
+impl Scan {
     async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
             if let Some(key) = self.found.pop_front() {

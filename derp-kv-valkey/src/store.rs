@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use derp_kv_core::{Counter, Error, ErrorKind, Expiry, Flights, KvStore, Result, Ttl};
+use derp_kv_core::{
+    Counter, Error, ErrorKind, Expiry, Flights, KvStore, Observer, Operation, Result, Ttl,
+};
 use futures_core::stream::BoxStream;
 use futures_util::stream;
 use redis::Value;
+use tokio::runtime::Handle;
 
 use crate::config::ValkeyConfig;
 use crate::request::{Body, Native, Request, Safety};
@@ -47,11 +50,7 @@ const LONGEST_COMMAND: usize = 1024 * 1024 * 1024 - 1024 * 1024;
 /// ```
 #[derive(Clone)]
 pub struct ValkeyStore {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    router: Router,
+    router: Arc<Router>,
     flights: Flights,
 }
 
@@ -72,18 +71,15 @@ impl ValkeyStore {
     ///
     /// A dropped call leaves no connection behind.
     pub async fn connect(config: ValkeyConfig) -> Result<Self> {
-        let router =
-            Router::connect(config).await.map_err(|error| error.with_operation("connect"))?;
-        Ok(Self { inner: Arc::new(Inner { router, flights: Flights::new() }) })
-    }
-
-    fn router(&self) -> &Router {
-        &self.inner.router
+        let router = Router::connect(config)
+            .await
+            .map_err(|error| error.with_operation(Operation::Connect))?;
+        Ok(Self { router: Arc::new(router), flights: Flights::new() })
     }
 
     /// Refuses what the server would answer by closing the connection on everybody.
-    fn check(&self, operation: &'static str, parts: &[&[u8]]) -> Result<()> {
-        let longest = self.router().config().max_bulk_bytes;
+    fn check(&self, operation: Operation, parts: &[&[u8]]) -> Result<()> {
+        let longest = self.router.config().max_bulk_bytes;
         let too_long = parts.iter().any(|part| part.len() > longest)
             || parts.iter().map(|part| part.len()).sum::<usize>() > LONGEST_COMMAND;
         if too_long {
@@ -98,7 +94,7 @@ impl ValkeyStore {
 }
 
 /// `operation` named, unless the error has a name already.
-fn named<T>(operation: &'static str, result: Result<T>) -> Result<T> {
+fn named<T>(operation: Operation, result: Result<T>) -> Result<T> {
     result.map_err(|error| error.with_operation(operation))
 }
 
@@ -111,100 +107,100 @@ fn ttl_arg(ttl: Option<Ttl>) -> String {
 #[deny(clippy::missing_trait_methods)]
 impl KvStore for ValkeyStore {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        self.check("get", &[key])?;
+        self.check(Operation::Get, &[key])?;
         let cmd = commands::one_key("GET", key);
-        self.router().call(&Request::read("get", key, cmd), reply::value).await
+        self.router.call(&Request::read(Operation::Get, key, cmd), reply::value).await
     }
 
     async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
-        const NAME: &str = "get_with_ttl";
-        self.check(NAME, &[key])?;
+        const CALL: Operation = Operation::GetWithTtl;
+        self.check(CALL, &[key])?;
         let body = Body::Script { script: &script::GET_WITH_TTL, args: &[], native: None };
-        let request = Request { operation: NAME, safety: Safety::Retry, key, body };
+        let request = Request { operation: CALL, safety: Safety::Retry, key, body };
         let found = |reply| {
             let found = with_expiry(reply)?;
             found.map(|(value, expiry)| Ok((present(value)?, expiry))).transpose()
         };
-        self.router().call(&request, found).await
+        self.router.call(&request, found).await
     }
 
     async fn exists(&self, key: &[u8]) -> Result<bool> {
-        self.check("exists", &[key])?;
+        self.check(Operation::Exists, &[key])?;
         let cmd = commands::one_key("EXISTS", key);
-        self.router().call(&Request::read("exists", key, cmd), reply::flag).await
+        self.router.call(&Request::read(Operation::Exists, key, cmd), reply::flag).await
     }
 
     async fn ttl(&self, key: &[u8]) -> Result<Option<Expiry>> {
-        self.check("ttl", &[key])?;
+        self.check(Operation::Ttl, &[key])?;
         let cmd = commands::one_key("PTTL", key);
         let left = |reply| reply::expiry(reply::integer(&reply)?);
-        self.router().call(&Request::read("ttl", key, cmd), left).await
+        self.router.call(&Request::read(Operation::Ttl, key, cmd), left).await
     }
 
     async fn mget(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
         for key in keys {
-            self.check("mget", &[key])?;
+            self.check(Operation::Mget, &[key])?;
         }
-        batch::mget(self.router(), keys).await
+        batch::mget(&self.router, keys).await
     }
 
-    fn scan(&self, prefix: &[u8]) -> BoxStream<'_, Result<Bytes>> {
+    fn scan(&self, prefix: &[u8]) -> BoxStream<'static, Result<Bytes>> {
         let pattern = glob::pattern(prefix);
-        match self.check("scan", &[&pattern]) {
-            Ok(()) => scan::scan(self.router(), prefix, pattern),
+        match self.check(Operation::Scan, &[&pattern]) {
+            Ok(()) => scan::scan(self.router.clone(), prefix, pattern),
             Err(error) => Box::pin(stream::once(async { Err(error) })),
         }
     }
 
     async fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
-        let ttl = named("set", Ttl::optional(ttl))?;
-        self.check("set", &[key, value])?;
+        let ttl = named(Operation::Set, Ttl::optional(ttl))?;
+        self.check(Operation::Set, &[key, value])?;
         let cmd = commands::set(key, value, ttl);
-        self.router().call(&Request::write("set", key, cmd), reply::ok).await
+        self.router.call(&Request::write(Operation::Set, key, cmd), reply::ok).await
     }
 
     async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
-        let ttl = named("mset", Ttl::optional(ttl))?;
+        let ttl = named(Operation::Mset, Ttl::optional(ttl))?;
         for (key, value) in items {
-            self.check("mset", &[key, value])?;
+            self.check(Operation::Mset, &[key, value])?;
         }
-        batch::mset(self.router(), items, ttl).await
+        batch::mset(&self.router, items, ttl).await
     }
 
     async fn delete(&self, key: &[u8]) -> Result<bool> {
-        self.check("delete", &[key])?;
+        self.check(Operation::Delete, &[key])?;
         let cmd = commands::one_key("DEL", key);
-        self.router().call(&Request::write("delete", key, cmd), reply::flag).await
+        self.router.call(&Request::write(Operation::Delete, key, cmd), reply::flag).await
     }
 
     async fn delete_many(&self, keys: &[&[u8]]) -> Result<u64> {
         for key in keys {
-            self.check("delete_many", &[key])?;
+            self.check(Operation::DeleteMany, &[key])?;
         }
-        batch::delete_many(self.router(), keys).await
+        batch::delete_many(&self.router, keys).await
     }
 
     async fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
-        let ttl = named("expire", Ttl::new(ttl))?;
-        self.check("expire", &[key])?;
+        let ttl = named(Operation::Expire, Ttl::new(ttl))?;
+        self.check(Operation::Expire, &[key])?;
         let cmd = commands::pexpire(key, ttl);
-        self.router().call(&Request::write("expire", key, cmd), reply::flag).await
+        self.router.call(&Request::write(Operation::Expire, key, cmd), reply::flag).await
     }
 
     async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {
-        let ttl = named("set_nx", Ttl::optional(ttl))?;
-        self.check("set_nx", &[key, value])?;
+        let ttl = named(Operation::SetNx, Ttl::optional(ttl))?;
+        self.check(Operation::SetNx, &[key, value])?;
         let cmd = commands::set_nx(key, value, ttl);
-        self.router().call(&Request::write("set_nx", key, cmd), reply::flag).await
+        self.router.call(&Request::write(Operation::SetNx, key, cmd), reply::flag).await
     }
 
     async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
-        let ttl = named("incr", Ttl::optional(ttl))?;
-        self.check("incr", &[key])?;
+        let ttl = named(Operation::Incr, Ttl::optional(ttl))?;
+        self.check(Operation::Incr, &[key])?;
         let (by, ttl) = (by.to_string(), ttl_arg(ttl));
         let args = [by.as_bytes(), ttl.as_bytes()];
-        let request = Request::script("incr", key, &script::INCR, &args, None);
-        self.router().call(&request, counter).await.map_err(not_a_counter)
+        let request = Request::script(Operation::Incr, key, &script::INCR, &args, None);
+        self.router.call(&request, counter).await.map_err(not_a_counter)
     }
 
     async fn compare_and_set(
@@ -214,35 +210,43 @@ impl KvStore for ValkeyStore {
         value: &[u8],
         ttl: Option<Duration>,
     ) -> Result<bool> {
-        const NAME: &str = "compare_and_set";
-        let ttl = named(NAME, Ttl::optional(ttl))?;
-        self.check(NAME, &[key, expected, value])?;
+        const CALL: Operation = Operation::CompareAndSet;
+        let ttl = named(CALL, Ttl::optional(ttl))?;
+        self.check(CALL, &[key, expected, value])?;
         let native = (Native::SetIfEq, commands::set_if_eq(key, expected, value, ttl));
         let ttl = ttl_arg(ttl);
         let args = [expected, value, ttl.as_bytes()];
         let script = &script::COMPARE_AND_SET;
-        let request = Request::script(NAME, key, script, &args, Some(native));
-        self.router().call(&request, reply::flag).await
+        let request = Request::script(CALL, key, script, &args, Some(native));
+        self.router.call(&request, reply::flag).await
     }
 
     async fn compare_and_delete(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
-        const NAME: &str = "compare_and_delete";
-        self.check(NAME, &[key, expected])?;
+        const CALL: Operation = Operation::CompareAndDelete;
+        self.check(CALL, &[key, expected])?;
         let native = (Native::DelIfEq, commands::del_if_eq(key, expected));
         let (script, args) = (&script::COMPARE_AND_DELETE, [expected]);
-        let request = Request::script(NAME, key, script, &args, Some(native));
-        self.router().call(&request, reply::flag).await
+        let request = Request::script(CALL, key, script, &args, Some(native));
+        self.router.call(&request, reply::flag).await
     }
 
     async fn wait_for_change(&self, key: &[u8], seen: Option<&[u8]>, at_most: Duration) {
-        if self.check("wait_for_change", &[key]).is_err() {
+        if self.check(Operation::WaitForChange, &[key]).is_err() {
             return tokio::time::sleep(at_most.min(tracking::LONGEST)).await;
         }
-        tracking::wait_for_change(self.router(), key, seen, at_most).await;
+        tracking::wait_for_change(&self.router, key, seen, at_most).await;
     }
 
     fn flights(&self) -> Option<&Flights> {
-        Some(&self.inner.flights)
+        Some(&self.flights)
+    }
+
+    fn runtime(&self) -> Option<Handle> {
+        None
+    }
+
+    fn observer(&self) -> Option<&dyn Observer> {
+        None
     }
 }
 
@@ -277,7 +281,8 @@ fn present(value: Value) -> Result<Bytes> {
 /// A key that holds a list or a hash is no counter either.
 fn not_a_counter(error: Error) -> Error {
     if error.kind() == ErrorKind::Backend && error.to_string().contains("WRONGTYPE") {
-        Error::new(ErrorKind::NotAnInteger, "the key holds no string").with_operation("incr")
+        Error::new(ErrorKind::NotAnInteger, "the key holds no string")
+            .with_operation(Operation::Incr)
     } else {
         error
     }
@@ -285,7 +290,7 @@ fn not_a_counter(error: Error) -> Error {
 
 impl fmt::Debug for ValkeyStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let config = self.router().config();
+        let config = self.router.config();
         f.debug_struct("ValkeyStore")
             .field("addresses", &config.addresses)
             .field("mode", &config.mode)

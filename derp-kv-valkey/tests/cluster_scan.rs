@@ -24,7 +24,7 @@ async fn fill(kv: &ValkeyStore, prefix: &str) -> HashSet<Bytes> {
     keys.into_iter().map(Bytes::from).collect()
 }
 
-async fn drain(seen: &mut HashSet<Bytes>, scan: BoxStream<'_, Result<Bytes>>) {
+async fn drain(seen: &mut HashSet<Bytes>, scan: BoxStream<'static, Result<Bytes>>) {
     seen.extend(scan.try_collect::<Vec<_>>().await.unwrap());
 }
 

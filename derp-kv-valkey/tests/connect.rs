@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use derp_kv_core::{Error, ErrorKind, KvStore};
+use derp_kv_core::{Error, ErrorKind, KvStore, Operation};
 use derp_kv_valkey::test_server::{Cluster, Server};
 use derp_kv_valkey::{Mode, ValkeyConfig, ValkeyStore};
 
@@ -13,7 +13,7 @@ fn config(server: &Server) -> ValkeyConfig {
 
 async fn refused(config: ValkeyConfig) -> Error {
     let error = ValkeyStore::connect(config).await.unwrap_err();
-    assert_eq!(error.operation(), Some("connect"));
+    assert_eq!(error.operation(), Some(Operation::Connect));
     assert!(!error.may_have_applied());
     error
 }

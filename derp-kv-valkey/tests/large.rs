@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use derp_kv_core::{ErrorKind, Expiry, KvStore};
+use derp_kv_core::{ErrorKind, Expiry, KvStore, Operation};
 use derp_kv_valkey::test_server::{Cluster, Proxy, Server};
 use derp_kv_valkey::{Mode, ValkeyConfig, ValkeyStore};
 use futures_util::{StreamExt, TryStreamExt};
@@ -57,7 +57,10 @@ async fn names_that_are_too_long_cost_nobody_the_connection() {
     let prefix = vec![b'*'; LONGEST * 2 / 3];
     let mut scan = kv.scan(&prefix);
     let error = scan.next().await.unwrap().unwrap_err();
-    assert_eq!((error.kind(), error.operation()), (ErrorKind::InvalidArgument, Some("scan")));
+    assert_eq!(
+        (error.kind(), error.operation()),
+        (ErrorKind::InvalidArgument, Some(Operation::Scan))
+    );
     assert!(scan.next().await.is_none());
     kv.wait_for_change(&vec![b'k'; LONGEST + 1], None, Duration::from_millis(50)).await;
 

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
 use common::{connect, ends};
-use derp_kv_core::{Error, ErrorKind, KvStore};
+use derp_kv_core::{Error, ErrorKind, KvStore, Operation};
 use derp_kv_valkey::ValkeyStore;
 use fake::{Fake, greeting};
 
@@ -43,16 +43,16 @@ async fn writes(kv: &ValkeyStore) -> Vec<Error> {
     ends("the writes", all).await
 }
 
-const NAMES: [&str; 9] = [
-    "set",
-    "delete",
-    "expire",
-    "set_nx",
-    "incr",
-    "compare_and_set",
-    "compare_and_delete",
-    "mset",
-    "delete_many",
+const NAMES: [Operation; 9] = [
+    Operation::Set,
+    Operation::Delete,
+    Operation::Expire,
+    Operation::SetNx,
+    Operation::Incr,
+    Operation::CompareAndSet,
+    Operation::CompareAndDelete,
+    Operation::Mset,
+    Operation::DeleteMany,
 ];
 
 #[tokio::test]

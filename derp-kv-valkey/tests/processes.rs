@@ -158,9 +158,9 @@ async fn worker() {
 }
 
 async fn cached(kv: &ValkeyStore, control: &ValkeyStore, slow: Duration) {
-    let options = GuardedGet::ttl(Duration::from_secs(300)).lock_ttl(LOCK_TTL);
+    let options = GuardedGet::new(Duration::from_secs(300)).lock_ttl(LOCK_TTL);
     let value = kv
-        .guarded_get(KEY, options, || async {
+        .guarded_get(KEY, &options, || async {
             control.incr(BEGAN, 1, None).await?;
             sleep(slow).await;
             Ok::<_, Error>("value")
@@ -174,7 +174,7 @@ async fn ordered(kv: &ValkeyStore, control: &ValkeyStore, slow: Duration) {
     loop {
         let options = Idempotency::default().status_code(201).lock_ttl(LOCK_TTL);
         let outcome = kv
-            .idempotent_execute("order", options, || async {
+            .idempotent_execute("order", &options, || async {
                 let run = control.incr(BEGAN, 1, None).await?.value;
                 sleep(slow).await;
                 Ok::<_, Error>(run)

@@ -63,6 +63,11 @@ impl From<Error> for ApiError {
                 "key_reused",
                 "this Idempotency-Key was used with another request body",
             ),
+            // Why it failed is in the answer and the log of the caller whose work it was.
+            ErrorKind::Failing => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "failing", "try again now")
+                    .retry_after_secs(seconds)
+            }
             // A retry changes nothing about these.
             ErrorKind::InvalidArgument | ErrorKind::Corrupt | ErrorKind::Unsupported => {
                 eprintln!("store: {}", with_causes(&error));

@@ -51,7 +51,7 @@ pub(crate) async fn create(
                 placed
                     .ok_or_else(|| ApiError::not_found(format!("no product {}", order.product_id)))
             };
-            worker.kv.idempotent_execute(id, options, place).await
+            worker.kv.idempotent_execute(id, &options, place).await
         })
         .await?;
 

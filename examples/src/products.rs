@@ -21,12 +21,15 @@ pub(crate) async fn show(
     let Path(id) = id.map_err(|_| ApiError::bad_request("the product id must be a number"))?;
     let page = app
         .kv
-        .guarded_get(format!("product:{id}"), GuardedGet::ttl(TTL), || async {
-            // An error is not cached: a product that is added later shows at once.
+        .guarded_get(format!("product:{id}"), &GuardedGet::new(TTL), || async {
+            // An absence is an answer, not an error: it is asked for once, too. Whoever adds a
+            // product invalidates its key.
             let product = app.database.product(id).await;
-            let product = product.ok_or_else(|| ApiError::not_found(format!("no product {id}")))?;
             serde_json::to_vec(&product).map_err(|_| ApiError::internal())
         })
         .await?;
+    if page == "null" {
+        return Err(ApiError::not_found(format!("no product {id}")));
+    }
     Ok(([(header::CONTENT_TYPE, "application/json")], page))
 }

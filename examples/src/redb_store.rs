@@ -1,6 +1,5 @@
 //! A persistent store in one file, on the embedded database redb.
 
-use std::future::ready;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,12 +28,13 @@ type Found = Option<(u64, Bytes)>;
 
 /// A store in a redb file. Clones share it; a second process cannot open it.
 ///
-/// An operation holds its thread while the disk works, and awaits nothing: no call is half done.
+/// An operation holds its thread while the disk works, and awaits its turn alone (tokio's budget, so
+/// that a loop of operations lets others run): no call is half done.
 #[derive(Clone, Debug)]
 pub struct RedbStore {
     database: Arc<Database>,
     durability: Durability,
-    flights: Arc<Flights>,
+    flights: Flights,
 }
 
 struct Tables<'t> {
@@ -52,19 +52,22 @@ impl RedbStore {
     /// # Errors
     ///
     /// [`ErrorKind::Backend`] for a file that cannot be opened or is no redb file.
-    pub fn open(path: impl AsRef<Path>, durability: Durability) -> Result<Self> {
+    pub async fn open(path: impl AsRef<Path> + Send, durability: Durability) -> Result<Self> {
         let database = Arc::new(Database::create(path).map_err(failed)?);
-        let store = Self { database, durability, flights: Arc::default() };
-        store.write(|_| Ok(())).map(|()| store) // makes the tables, which the reads want
+        let store = Self { database, durability, flights: Flights::new() };
+        store.write(|_| Ok(())).await?; // makes the tables, which the reads want
+        Ok(store)
     }
 
-    fn read<T>(&self, read: impl FnOnce(&Records, u64) -> Result<T>) -> Result<T> {
+    async fn read<T>(&self, read: impl FnOnce(&Records, u64) -> Result<T> + Send) -> Result<T> {
+        tokio::task::coop::consume_budget().await;
         let snapshot = self.database.begin_read().map_err(failed)?;
         read(&snapshot.open_table(RECORDS).map_err(failed)?, now())
     }
 
     /// Writes in a transaction, of which redb has one at a time: what it reads holds to the end.
-    fn write<T>(&self, write: impl FnOnce(&mut Tables<'_>) -> Result<T>) -> Result<T> {
+    async fn write<T>(&self, write: impl FnOnce(&mut Tables<'_>) -> Result<T> + Send) -> Result<T> {
+        tokio::task::coop::consume_budget().await;
         let mut transaction = self.database.begin_write().map_err(failed)?;
         transaction.set_durability(self.durability).map_err(failed)?;
         let records = transaction.open_table(RECORDS).map_err(failed)?;
@@ -77,7 +80,7 @@ impl RedbStore {
     }
 
     /// Up to `PAGE` keys with `prefix`, not before `from`, and where the next page begins.
-    fn page(&self, prefix: &[u8], from: &[u8]) -> Result<(Vec<Bytes>, Option<Bytes>)> {
+    async fn page(&self, prefix: &[u8], from: &[u8]) -> Result<(Vec<Bytes>, Option<Bytes>)> {
         self.read(|records, now| {
             let mut keys = Vec::new();
             for (read, entry) in records.range(from..).map_err(failed)?.enumerate() {
@@ -90,6 +93,7 @@ impl RedbStore {
             }
             Ok((keys, None))
         })
+        .await
     }
 }
 
@@ -107,6 +111,10 @@ impl Tables<'_> {
         let Some(deadline) = removed.map(|record| record.value().0) else { return Ok(false) };
         self.deadlines.remove((deadline, key)).map_err(failed)?;
         Ok(deadline > self.now)
+    }
+
+    fn holds(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
+        Ok(live(&self.records, key, self.now)?.is_some_and(|(_, found)| found == expected))
     }
 
     fn reclaim(mut self) -> Result<()> {
@@ -145,71 +153,67 @@ impl KvStore for RedbStore {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         Ok(self.get_with_ttl(key).await?.map(|(value, _)| value))
     }
-
     async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
         let value = |(deadline, value), now| (value, expiry(deadline, now));
-        self.read(|records, now| Ok(live(records, key, now)?.map(|found| value(found, now))))
+        self.read(|records, now| Ok(live(records, key, now)?.map(|found| value(found, now)))).await
     }
-
     async fn exists(&self, key: &[u8]) -> Result<bool> {
         Ok(self.get_with_ttl(key).await?.is_some())
     }
-
     async fn ttl(&self, key: &[u8]) -> Result<Option<Expiry>> {
         Ok(self.get_with_ttl(key).await?.map(|(_, expiry)| expiry))
     }
-
     async fn mget(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
-        let value = |found: Found| found.map(|(_, value)| value);
-        self.read(|table, now| keys.iter().map(|key| Ok(value(live(table, key, now)?))).collect())
+        let value = |found: (u64, Bytes)| found.1;
+        let get = |table: &Records, key, now| Ok(live(table, key, now)?.map(value));
+        self.read(|table, now| keys.iter().map(|key| get(table, key, now)).collect()).await
     }
-
-    fn scan(&self, prefix: &[u8]) -> BoxStream<'_, Result<Bytes>> {
+    fn scan(&self, prefix: &[u8]) -> BoxStream<'static, Result<Bytes>> {
         let prefix = Bytes::copy_from_slice(prefix);
-        let pages = stream::try_unfold(Some(prefix.clone()), move |from| {
-            ready(from.map(|from: Bytes| self.page(&prefix, &from)).transpose())
+        let begin = (self.clone(), prefix.clone(), Some(prefix));
+        let pages = stream::try_unfold(begin, |(store, prefix, from)| async move {
+            let Some(from) = from else { return Ok(None) };
+            let (keys, next) = store.page(&prefix, &from).await?;
+            Ok(Some((keys, (store, prefix, next))))
         });
         pages.map_ok(|keys| stream::iter(keys).map(Ok)).try_flatten().boxed()
     }
-
     async fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
         self.mset(&[(key, value)], ttl).await
     }
-
     async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
         let ttl = Ttl::optional(ttl)?;
         self.write(|tables| {
             let mut put = |key, value| tables.put(key, value, tables.deadline(ttl)).map(drop);
             items.iter().try_for_each(|(key, value)| put(key, value))
         })
+        .await
     }
-
     async fn delete(&self, key: &[u8]) -> Result<bool> {
-        self.write(|tables| tables.remove(key))
+        self.write(|tables| tables.remove(key)).await
     }
-
     async fn delete_many(&self, keys: &[&[u8]]) -> Result<u64> {
         self.write(|tables| {
             keys.iter().try_fold(0, |count, key| Ok(count + u64::from(tables.remove(key)?)))
         })
+        .await
     }
-
     async fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
         let ttl = Ttl::new(ttl)?;
         self.write(|tables| match live(&tables.records, key, tables.now)? {
             Some((_, value)) => tables.put(key, &value, tables.deadline(Some(ttl))),
             None => Ok(false),
         })
+        .await
     }
-
     async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {
         let ttl = Ttl::optional(ttl)?;
         self.write(|tables| {
             Ok(live(&tables.records, key, tables.now)?.is_none()
                 && tables.put(key, value, tables.deadline(ttl))?)
         })
+        .await
     }
-
     async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
         let ttl = Ttl::optional(ttl)?;
         self.write(|tables| {
@@ -220,8 +224,8 @@ impl KvStore for RedbStore {
             tables.put(key, value.to_string().as_bytes(), deadline)?;
             Ok(Counter { value, expiry: expiry(deadline, tables.now) })
         })
+        .await
     }
-
     async fn compare_and_set(
         &self,
         key: &[u8],
@@ -230,19 +234,14 @@ impl KvStore for RedbStore {
         ttl: Option<Duration>,
     ) -> Result<bool> {
         let ttl = Ttl::optional(ttl)?;
-        self.write(|tables| match live(&tables.records, key, tables.now)? {
-            Some((_, found)) if found == expected => tables.put(key, value, tables.deadline(ttl)),
-            _ => Ok(false),
+        self.write(|tables| {
+            Ok(tables.holds(key, expected)? && tables.put(key, value, tables.deadline(ttl))?)
         })
+        .await
     }
-
     async fn compare_and_delete(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
-        self.write(|tables| match live(&tables.records, key, tables.now)? {
-            Some((_, found)) if found == expected => tables.remove(key),
-            _ => Ok(false),
-        })
+        self.write(|tables| Ok(tables.holds(key, expected)? && tables.remove(key)?)).await
     }
-
     fn flights(&self) -> Option<&Flights> {
         Some(&self.flights)
     }

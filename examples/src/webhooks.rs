@@ -52,7 +52,7 @@ async fn payment(app: &App, id: String) -> Result<bool, ApiError> {
                 worker.database.book_payment().await;
                 Ok::<_, ApiError>(())
             };
-            worker.kv.process_once(id, Dedup::default(), book).await
+            worker.kv.process_once(id, &Dedup::default(), book).await
         })
         .await?;
     Ok(processed == Processed::Before)
@@ -60,7 +60,7 @@ async fn payment(app: &App, id: String) -> Result<bool, ApiError> {
 
 /// A statistic may lose one: the event is marked before it is counted, in a single command.
 async fn notice(app: &App, id: &str) -> Result<bool, ApiError> {
-    let duplicate = app.kv.already_processed(id, Dedup::default()).await?;
+    let duplicate = app.kv.already_processed(id, &Dedup::default()).await?;
     if !duplicate {
         app.database.count_notice();
     }

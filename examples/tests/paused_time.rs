@@ -15,7 +15,7 @@ struct Welcome<S> {
 impl<S: KvStore + Clone> Welcome<S> {
     /// Whether a mail went out.
     async fn send(&self, user: &str) -> Result<bool> {
-        Ok(!self.kv.already_processed(user, Dedup::default()).await?)
+        Ok(!self.kv.already_processed(user, &Dedup::default()).await?)
     }
 }
 // end: service
@@ -37,8 +37,9 @@ async fn a_day_later_the_mail_goes_out_again() -> Result<()> {
 #[tokio::test(start_paused = true)]
 async fn an_hour_of_work_runs_once() -> Result<()> {
     let kv = MemoryStore::new();
+    let options = Idempotency::default();
     let report = || {
-        kv.idempotent_execute("report:2026-11", Idempotency::default(), || async {
+        kv.idempotent_execute("report:2026-11", &options, || async {
             tokio::time::sleep(Duration::from_secs(60 * 60)).await;
             Ok::<_, Error>("done".to_owned())
         })

@@ -43,7 +43,7 @@ impl Harness for Fresh {
 
     async fn open(&self) -> Result<(RedbStore, File), BoxError> {
         let file = file();
-        Ok((RedbStore::open(&file.0, DURABILITY)?, file))
+        Ok((RedbStore::open(&file.0, DURABILITY).await?, file))
     }
 
     fn profile(&self) -> Profile {
@@ -60,10 +60,10 @@ impl Harness for Reopened {
 
     async fn open(&self) -> Result<(Self::Store, File), BoxError> {
         let file = file();
-        let before = RedbStore::open(&file.0, Durability::Immediate)?;
+        let before = RedbStore::open(&file.0, Durability::Immediate).await?;
         before.set(b"another case's key", b"", None).await?;
         drop(before);
-        let store = RedbStore::open(&file.0, DURABILITY)?;
+        let store = RedbStore::open(&file.0, DURABILITY).await?;
         Ok((Prefixed::new(store, fresh_prefix()), file))
     }
 

@@ -18,7 +18,7 @@ const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
 async fn everything_is_there_after_reopening() {
     for durability in [Durability::Immediate, Durability::None] {
         let path = scratch(&format!("reopen-{durability:?}.redb"));
-        let kv = RedbStore::open(&path, durability).unwrap();
+        let kv = RedbStore::open(&path, durability).await.unwrap();
         kv.set(b"plain", b"\0\xff", None).await.unwrap();
         kv.set(b"", b"the empty key", None).await.unwrap();
         kv.set(b"timed", b"v", HOUR).await.unwrap();
@@ -27,7 +27,7 @@ async fn everything_is_there_after_reopening() {
         drop(kv);
 
         tokio::time::sleep(Duration::from_millis(5)).await;
-        let kv = RedbStore::open(&path, durability).unwrap();
+        let kv = RedbStore::open(&path, durability).await.unwrap();
         assert_eq!(kv.get(b"plain").await.unwrap().as_deref(), Some(&b"\0\xff"[..]));
         assert_eq!(kv.get(b"").await.unwrap().as_deref(), Some(&b"the empty key"[..]));
         assert_eq!(kv.ttl(b"plain").await.unwrap(), Some(Expiry::Never));
@@ -42,7 +42,7 @@ async fn everything_is_there_after_reopening() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn racing_callers_lose_nothing() {
-    let kv = RedbStore::open(scratch("race.redb"), Durability::None).unwrap();
+    let kv = RedbStore::open(scratch("race.redb"), Durability::None).await.unwrap();
     let work = |task: u64| {
         let kv = kv.clone();
         tokio::spawn(async move {
@@ -63,7 +63,7 @@ async fn racing_callers_lose_nothing() {
 
 #[tokio::test]
 async fn a_scan_sees_all_pages_and_only_the_prefix() {
-    let kv = RedbStore::open(scratch("scan.redb"), Durability::None).unwrap();
+    let kv = RedbStore::open(scratch("scan.redb"), Durability::None).await.unwrap();
     let mut keys: Vec<_> = (0..1_000).map(|n| format!("x*{n:04}").into_bytes()).collect();
     keys.push(b"x*\xff\xff".to_vec());
     let items: Vec<(&[u8], &[u8])> = keys.iter().map(|key| (&key[..], &b""[..])).collect();
@@ -77,7 +77,7 @@ async fn a_scan_sees_all_pages_and_only_the_prefix() {
 
 #[tokio::test]
 async fn a_failure_changes_nothing() {
-    let kv = RedbStore::open(scratch("failure.redb"), Durability::None).unwrap();
+    let kv = RedbStore::open(scratch("failure.redb"), Durability::None).await.unwrap();
     kv.set(b"name", b"Ada", None).await.unwrap();
     let error = kv.incr(b"name", 1, None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotAnInteger);
@@ -86,14 +86,15 @@ async fn a_failure_changes_nothing() {
     assert!(!kv.compare_and_set(b"name", b"Ad", b"Bob", None).await.unwrap());
     assert!(!kv.compare_and_delete(b"nobody", b"").await.unwrap());
     assert_eq!(kv.get(b"name").await.unwrap().as_deref(), Some(&b"Ada"[..]));
-    let error = RedbStore::open(scratch("no/such/folder.redb"), Durability::None).unwrap_err();
+    let error =
+        RedbStore::open(scratch("no/such/folder.redb"), Durability::None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Backend);
 }
 
 #[tokio::test]
 async fn later_writes_clear_away_what_expired() {
     let path = scratch("reclaim.redb");
-    let kv = RedbStore::open(&path, Durability::None).unwrap();
+    let kv = RedbStore::open(&path, Durability::None).await.unwrap();
     let keys: Vec<_> = (0..100_u32).map(u32::to_be_bytes).collect();
     let items: Vec<(&[u8], &[u8])> = keys.iter().map(|key| (&key[..], &b"v"[..])).collect();
     kv.mset(&items, Some(Duration::from_millis(1))).await.unwrap();
@@ -111,12 +112,12 @@ async fn later_writes_clear_away_what_expired() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_helpers_run_on_it() {
     let kv: Arc<dyn KvStore> =
-        Arc::new(RedbStore::open(scratch("helpers.redb"), Durability::None).unwrap());
-    let options = GuardedGet::ttl(Duration::from_secs(60));
+        Arc::new(RedbStore::open(scratch("helpers.redb"), Durability::None).await.unwrap());
+    let options = GuardedGet::new(Duration::from_secs(60));
     let page = || async { Ok::<_, Error>("kettle") };
-    assert_eq!(kv.guarded_get("page", options, page).await.unwrap(), "kettle");
+    assert_eq!(kv.guarded_get("page", &options, page).await.unwrap(), "kettle");
     let limit = RateLimit::new(5, Duration::from_secs(60));
-    let calls = join_all((0..20).map(|_| kv.rate_limit("ada", limit.clone()))).await;
+    let calls = join_all((0..20).map(|_| kv.rate_limit("ada", &limit))).await;
     assert_eq!(calls.into_iter().filter(|call| call.as_ref().unwrap().allowed).count(), 5);
     let keys: Vec<_> = kv.scan(b"").try_collect().await.unwrap();
     assert_eq!(keys, ["derp:ratelimit:ada", "page"], "no lock is left");

@@ -79,7 +79,8 @@ async fn on_memory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn on_redb() {
     let file = common::scratch("service.redb");
-    let kv = derp_kv_examples::redb_store::RedbStore::open(&file, redb::Durability::None).unwrap();
+    let kv =
+        derp_kv_examples::redb_store::RedbStore::open(&file, redb::Durability::None).await.unwrap();
     holds_on(Arc::new(kv)).await;
 }
 
@@ -116,6 +117,17 @@ async fn a_dead_valkey_is_503_and_comes_back() {
         sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(order(at, "k2", ORDER).await.status, 201);
+}
+
+/// An absence is an answer that is cached, and not an error that each asks for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_herd_on_a_missing_product_makes_one_query() {
+    let at = serve(memory(), settings()).await;
+    for _ in 0..2 {
+        let answers = join_all((0..30).map(|_| get(at, "/products/999999"))).await;
+        assert!(answers.iter().all(|answer| answer.status == 404));
+        assert_eq!(stat(at, "queries").await, 1);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,5 @@
 mod linearizable;
+mod others;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::scene::Scene;
 use crate::violation::{Violation, ensure, ensure_eq};
 
 pub(crate) use linearizable::linearizable;
+pub(crate) use others::lets_others_run;
 
 /// Callers of one round, over as many handles.
 const CALLERS: usize = 8;

@@ -7,6 +7,7 @@ mod idempotency;
 mod lease;
 mod names;
 mod rate_limit;
+mod succession;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -23,6 +24,7 @@ pub(crate) use idempotency::*;
 pub(crate) use lease::*;
 pub(crate) use names::*;
 pub(crate) use rate_limit::*;
+pub(crate) use succession::*;
 
 /// No test waits for this to pass.
 const LONG: Duration = Duration::from_secs(60);
@@ -33,6 +35,16 @@ const LOCK: Duration = Duration::from_secs(1);
 
 /// Work that takes a moment.
 const WORK: Duration = Duration::from_millis(30);
+
+/// Whether helpers refuse the key of a cached value: it would reach what they keep themselves.
+fn is_reserved(key: &[u8]) -> bool {
+    RESERVED_ENDS.iter().any(|end| key.ends_with(end.as_bytes()))
+        || RESERVED_BEGINNINGS.iter().any(|begin| key.starts_with(begin.as_bytes()))
+}
+
+const RESERVED_ENDS: [&str; 2] = [":lock", ":attempt"];
+
+const RESERVED_BEGINNINGS: [&str; 3] = ["derp:idempotency:", "derp:webhook:", "derp:ratelimit:"];
 
 /// How often something ran.
 #[derive(Clone, Debug, Default)]

@@ -19,6 +19,7 @@ pub(crate) mod errors;
 pub(crate) mod expiry;
 pub(crate) mod faults;
 pub(crate) mod helpers;
+pub(crate) mod herd;
 pub(crate) mod prefix;
 pub(crate) mod scan;
 pub(crate) mod wait;

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Naive {
     records: Arc<Mutex<BTreeMap<Bytes, Record>>>,
+    claims_deletions: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -42,6 +43,11 @@ impl Record {
 }
 
 impl Naive {
+    /// Reports every deletion as one, which is wrong, where `claims` says so.
+    pub(crate) fn claiming_deletions(claims: bool) -> Self {
+        Self { claims_deletions: claims, ..Self::default() }
+    }
+
     /// Runs `work` on the live record of `key`, in one step.
     async fn with<T>(&self, key: &[u8], work: impl FnOnce(&mut Option<Record>) -> T) -> T {
         let mut records = self.records.lock().await;
@@ -83,10 +89,10 @@ impl KvStore for Naive {
         Ok(values)
     }
 
-    fn scan(&self, prefix: &[u8]) -> BoxStream<'_, Result<Bytes>> {
-        let prefix = prefix.to_vec();
+    fn scan(&self, prefix: &[u8]) -> BoxStream<'static, Result<Bytes>> {
+        let (records, prefix) = (self.records.clone(), prefix.to_vec());
         let keys = async move {
-            let records = self.records.lock().await;
+            let records = records.lock().await;
             let live = records.iter().filter(|(_, record)| record.is_live());
             let keys = live.map(|(key, _)| key.clone()).filter(|key| key.starts_with(&prefix));
             stream::iter(keys.map(Ok).collect::<Vec<_>>())
@@ -109,7 +115,7 @@ impl KvStore for Naive {
     }
 
     async fn delete(&self, key: &[u8]) -> Result<bool> {
-        Ok(self.with(key, |record| record.take().is_some()).await)
+        Ok(self.with(key, |record| record.take().is_some()).await || self.claims_deletions)
     }
 
     async fn delete_many(&self, keys: &[&[u8]]) -> Result<u64> {

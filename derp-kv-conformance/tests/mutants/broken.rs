@@ -6,9 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use derp_kv_conformance::{BoxError, Harness, Law, LawReport, Profile, Time, run_law};
-use derp_kv_core::{Counter, Expiry, Flights, KvStore, Result};
+use derp_kv_core::{Counter, Expiry, Flights, KvStore, Observer, Result};
 use derp_kv_memory::MemoryStore;
 use futures_core::stream::BoxStream;
+use tokio::runtime::Handle;
 
 use super::defect::{Defect, Ttl};
 
@@ -43,7 +44,7 @@ impl KvStore for Broken {
         self.defect.mget(&self.kv, keys).await
     }
 
-    fn scan(&self, prefix: &[u8]) -> BoxStream<'_, Result<Bytes>> {
+    fn scan(&self, prefix: &[u8]) -> BoxStream<'static, Result<Bytes>> {
         self.defect.scan(&self.kv, prefix)
     }
 
@@ -95,6 +96,14 @@ impl KvStore for Broken {
 
     fn flights(&self) -> Option<&Flights> {
         self.defect.flights(&self.kv)
+    }
+
+    fn runtime(&self) -> Option<Handle> {
+        self.defect.runtime()
+    }
+
+    fn observer(&self) -> Option<&dyn Observer> {
+        self.kv.observer()
     }
 }
 

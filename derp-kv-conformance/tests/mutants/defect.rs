@@ -8,6 +8,7 @@ use bytes::Bytes;
 use derp_kv_core::{Counter, Expiry, Flights, KvStore, Result};
 use derp_kv_memory::MemoryStore;
 use futures_core::stream::BoxStream;
+use tokio::runtime::Handle;
 
 /// What a store does instead of the right thing: each call that is not overridden is right.
 #[async_trait]
@@ -32,7 +33,7 @@ pub(crate) trait Defect: Debug + Send + Sync + 'static {
         kv.mget(keys).await
     }
 
-    fn scan<'a>(&'a self, kv: &'a MemoryStore, prefix: &[u8]) -> BoxStream<'a, Result<Bytes>> {
+    fn scan(&self, kv: &MemoryStore, prefix: &[u8]) -> BoxStream<'static, Result<Bytes>> {
         kv.scan(prefix)
     }
 
@@ -97,6 +98,10 @@ pub(crate) trait Defect: Debug + Send + Sync + 'static {
     fn flights<'a>(&'a self, kv: &'a MemoryStore) -> Option<&'a Flights> {
         kv.flights()
     }
+
+    fn runtime(&self) -> Option<Handle> {
+        None
+    }
 }
 
 pub(crate) type Ttl = Option<Duration>;
@@ -155,7 +160,7 @@ macro_rules! defect {
     };
     ($name:ident [$($done:tt)*] scan($this:ident, $kv:ident, $prefix:ident) {$($body:tt)*} $($more:tt)*) => {
         $crate::mutants::defect::defect! { $name [$($done)*
-            fn scan<'a>(&'a $this, $kv: &'a MemoryStore, $prefix: &[u8]) -> BoxStream<'a, Result<Bytes>> {$($body)*}
+            fn scan(&$this, $kv: &MemoryStore, $prefix: &[u8]) -> BoxStream<'static, Result<Bytes>> {$($body)*}
         ] $($more)* }
     };
     ($name:ident [$($done:tt)*] set($this:ident, $kv:ident, $key:ident, $value:ident, $ttl:ident) {$($body:tt)*} $($more:tt)*) => {

@@ -35,10 +35,14 @@ pub(super) fn mutants() -> Vec<Mutant> {
         ),
         mutant::<ShortTtlIsNever>(
             "helpers::guarded_get_succeeds_the_dead",
-            "a TTL of less than a second means no expiry",
+            "a TTL of a second or less means no expiry",
         ),
         mutant::<DeletesNothing>(
             "helpers::invalidate_wins",
+            "`compare_and_delete` of an absent key is true",
+        ),
+        mutant::<DeletesNothing>(
+            "helpers::refresh_wins",
             "`compare_and_delete` of an absent key is true",
         ),
         mutant::<SwapKeepsTtl>("helpers::idempotent_execute_runs_once", "a swap keeps the old TTL"),
@@ -146,7 +150,7 @@ defects! {
     }
     ShortTtlIsNever {
         set(self, kv, key, value, ttl) {
-            kv.set(key, value, ttl.filter(|ttl| ttl.as_secs() > 0)).await
+            kv.set(key, value, ttl.filter(|ttl| ttl.as_secs() > 1)).await
         }
     }
     DayOverflows {

@@ -88,13 +88,13 @@ struct Offsets(Arc<AtomicU32>);
 
 defect! { Offsets []
     scan(self, kv, prefix) {
-        let prefix = prefix.to_vec();
+        let (store, prefix) = (kv.clone(), prefix.to_vec());
         let pages = stream::try_unfold(0, move |before| {
-            let prefix = prefix.clone();
+            let (store, prefix) = (store.clone(), prefix.clone());
             async move {
                 // A server is not as near as this store.
                 gap().await;
-                let keys = page(kv, &prefix, before).await?;
+                let keys = page(&store, &prefix, before).await?;
                 let next = before + keys.len();
                 Ok((!keys.is_empty()).then_some((keys, next)))
             }
@@ -137,12 +137,15 @@ defects! {
     }
     Drains {
         scan(self, kv, prefix) {
-            kv.scan(prefix)
-                .and_then(move |key| async move {
-                    kv.delete(&key).await?;
+            let store = kv.clone();
+            let take = move |key: Bytes| {
+                let store = store.clone();
+                async move {
+                    store.delete(&key).await?;
                     Ok(key)
-                })
-                .boxed()
+                }
+            };
+            kv.scan(prefix).and_then(take).boxed()
         }
     }
 }

@@ -1,361 +1,245 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::Either;
-use tokio::sync::SemaphorePermit;
-use tokio::time::Instant;
 
-use crate::coordinate::claim::{Claim, claim};
-use crate::coordinate::keys::{LOCK_TTL, RETRY_DELAY, check_duration, check_key, lock_key};
+use crate::cache::options::{GuardedGet, OnStoreError};
+use crate::coordinate::contention::{Contention, Patience, Turn};
+use crate::coordinate::keys::check_cache_key;
 use crate::coordinate::lease::Lease;
-use crate::coordinate::run_to_end::Finish;
-use crate::error::{Error, Result};
-use crate::singleflight::flights::{Lead, Purpose, Ticket, Turn};
+use crate::coordinate::run_to_end::RunToEnd;
+use crate::coordinate::work::Lead;
+use crate::error::{Error, ErrorKind, Result};
+use crate::operation::Operation;
+use crate::singleflight::flights::Purpose;
 use crate::store::kv_store::KvStore;
-use crate::store::ttl::Ttl;
 
-/// What [`guarded_get`] does where the store cannot be read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum OnStoreError {
-    /// The caller gets the store's error.
-    #[default]
-    Fail,
-    /// It counts as a miss: the value is computed, once at a time in this process, and not stored.
-    Compute,
-}
-
-/// Options of [`guarded_get`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use]
-pub struct GuardedGet {
-    ttl: Option<Duration>,
-    lock_ttl: Duration,
-    retry_delay: Duration,
-    on_store_error: OnStoreError,
-}
-
-impl GuardedGet {
-    /// Keeps a computed value for `ttl`.
-    pub fn ttl(ttl: Duration) -> Self {
-        Self {
-            ttl: Some(ttl),
-            lock_ttl: LOCK_TTL,
-            retry_delay: RETRY_DELAY,
-            on_store_error: OnStoreError::default(),
-        }
-    }
-
-    /// Keeps a computed value until it is deleted.
-    pub fn forever() -> Self {
-        Self { ttl: None, ..Self::ttl(Duration::ZERO) }
-    }
-
-    /// How long the lock outlives a holder that crashed, and how long a caller waits for one that
-    /// is alive before it computes for itself. By default two seconds.
-    pub fn lock_ttl(mut self, lock_ttl: Duration) -> Self {
-        self.lock_ttl = lock_ttl;
-        self
-    }
-
-    /// How long a waiting caller sleeps at most before it looks again. By default 50 ms.
-    pub fn retry_delay(mut self, retry_delay: Duration) -> Self {
-        self.retry_delay = retry_delay;
-        self
-    }
-
-    /// What to do where the store cannot be read. By default the caller gets the error.
-    pub fn on_store_error(mut self, on_store_error: OnStoreError) -> Self {
-        self.on_store_error = on_store_error;
-        self
-    }
-}
+const OPERATION: Operation = Operation::GuardedGet;
 
 /// Reads `key`, or computes its value once for everybody and keeps it.
 ///
-/// See [`KvStoreExt::guarded_get`](crate::KvStoreExt::guarded_get).
+/// It is a cache that does not stampede: of all callers that miss one key, in any number of
+/// processes, one computes, under a lease that it renews; the others get its value.
+///
+/// ```text
+///  caller A                    store                       caller B, elsewhere
+///     | get k: nothing           |                              |
+///     | set_nx k:lock tokenA --> |                              |
+///     | get k: still nothing     |            get k: nothing    |
+///     | computes,                | <-- set_nx k:lock: refused   |
+///     | renews k:lock            | <-- wait_for_change k        |
+///     | set k value, ttl ------> |                              |
+///     | compare_and_delete lock  |            changed: get k -> | value
+///
+///  caller A                    store                       caller B, elsewhere
+///     | set_nx k:lock tokenA --> |                              |
+///     | crashes                  | <-- set_nx k:lock: refused   |
+///                                | k:lock expires after lock_ttl|
+///                                | <-- set_nx k:lock tokenB     | the one successor computes
+/// ```
+///
+/// # What is guaranteed, and what not
+///
+/// * A hit is one command, an uncontended miss at most five. Callers in one process share one flight
+///   (singleflight): one of them looks at the store for all, one computes.
+/// * While a living holder computes, nobody else does, for `lock_ttl`. After that one more caller of
+///   each process computes as well, and after each further `lock_ttl` yet another: no caller waits
+///   without bound behind another one's code. What is computed beside a holder goes to the callers
+///   of its process and is not stored. So choose `lock_ttl` above a computation's usual time. Behind
+///   a holder in another process it may take a third of `lock_ttl` more until that one is known to
+///   live.
+/// * A holder that crashed has exactly one successor, when its lock expires. One whose future is
+///   dropped or panics leaves its lease to the newest caller that waits in its process, at once.
+/// * The newest caller goes first wherever one of several can go on: it has the most time left.
+/// * A computation that fails is not cached. Its error goes to its own caller, and every other caller
+///   that waited for it in this process gets [`Failing`](crate::ErrorKind::Failing) at once, so that
+///   N callers of a failing origin make one computation. The lock is free then, and the next caller
+///   computes. "Not found" is better made a value: an absence that is cached is asked for once.
+/// * Those who wait see a value that anybody stores within `retry_delay`.
+/// * [`invalidate`](crate::KvStoreExt::invalidate) and [`refresh`](crate::KvStoreExt::refresh) win
+///   over computations that began before, but for a round trip: a holder that finds its lease gone
+///   takes its value back. A holder that dies in between, or cannot reach the store, leaves it to
+///   its TTL. What was computed beside a holder is never stored, but a caller of its process that
+///   waits for it may get it, also after an invalidation in another process. A plain [`set`](KvStore::set) or [`delete`](KvStore::delete) does **not** stop a
+///   computation under way: its older value is stored over the newer one, or comes back.
+/// * Called for the same key inside `compute`, in the same task, it computes at once, where the store
+///   has [`flights`](KvStore::flights). In a task that `compute` spawned and waits for, and on a store
+///   without, it does so after `lock_ttl` for each depth.
+/// * Inside of a [`lock`](crate::KvStoreExt::lock) of the same key it never gets the lease, which is
+///   the same record: it waits for `lock_ttl`, computes, and stores nothing. Lock another key.
+/// * A store that has no room for the lock or the value, and one whose answers come later than
+///   `lock_ttl`, do not fail the call: the value is computed and not stored, and the store's
+///   [`Observer`](crate::Observer) hears of it.
+///
+/// Laws: `helpers::guarded_get_keeps_what_it_computes`, `helpers::guarded_get_computes_once`,
+/// `helpers::guarded_get_keeps_no_error`, `helpers::guarded_get_survives_a_panic`,
+/// `helpers::guarded_get_survives_dropped_callers`, `helpers::guarded_get_succeeds_the_dead`,
+/// `herd::survives_a_stall`, `herd::waits_for_no_hung_computation`, `herd::nests`,
+/// `herd::sees_what_is_stored`, `herd::survives_a_slow_store`, `faults::guarded_get_goes_on`.
 ///
 /// # Errors
 ///
-/// As there.
+/// `compute`'s own, and
+///
+/// * those of reading and locking; see [`OnStoreError`](crate::OnStoreError). That a computed value
+///   cannot be kept is no error.
+/// * [`Failing`](crate::ErrorKind::Failing) where the computation of another caller failed.
+/// * [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a reserved key and an option out of
+///   range, before anything is done.
+/// * [`Unsupported`](crate::ErrorKind::Unsupported) on a miss outside of a tokio runtime. Its timers
+///   must be enabled, or tokio panics and says so.
+///
+/// # Cancel safety
+///
+/// Drop it at any time: what it had goes to the next caller, and the lock of the last one is freed.
+/// The computation itself stops with its caller.
+///
+/// # Examples
+///
+/// ```
+/// # use std::time::Duration;
+/// use derp_kv_core::{GuardedGet, KvStoreExt};
+/// # async fn fetch_from_db(_: u32) -> anyhow::Result<String> { Ok("kettle".into()) }
+/// # #[tokio::main] async fn main() -> anyhow::Result<()> {
+/// # let kv = derp_kv_memory::MemoryStore::new();
+/// const PRODUCTS: GuardedGet = GuardedGet::new(Duration::from_secs(300));
+/// let page = kv.guarded_get(b"product:42", &PRODUCTS, || fetch_from_db(42)).await?;
+/// assert_eq!(page, "kettle");
+/// # Ok(()) }
+/// ```
 pub async fn guarded_get<S, K, F, Fut, V, E>(
     store: &S,
     key: K,
-    options: GuardedGet,
+    options: &GuardedGet,
     compute: F,
 ) -> Result<Bytes, E>
 where
     S: KvStore + Clone,
-    K: AsRef<[u8]> + Send + Sync,
-    F: FnOnce() -> Fut + Send,
-    Fut: Future<Output = Result<V, E>> + Send,
-    V: Into<Bytes> + Send,
-    E: From<Error> + Send,
+    K: AsRef<[u8]>,
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<V, E>>,
+    V: Into<Bytes>,
+    E: From<Error>,
 {
     let key = key.as_ref();
-    let named = |error: Error| error.with_operation("guarded_get");
-    check_key(key).map_err(named)?;
-    Ttl::optional(options.ttl).map_err(named)?;
-    check_duration("lock_ttl", options.lock_ttl).map_err(named)?;
-    check_duration("retry_delay", options.retry_delay).map_err(named)?;
-    Call { store, key, options }.run(compute).await
+    let options = check_cache_key(key)
+        .and_then(|()| options.checked())
+        .map_err(|error| error.with_operation(OPERATION))?;
+    let contention = Contention {
+        store,
+        key,
+        operation: OPERATION,
+        purpose: Purpose::Cached,
+        tag: None,
+        lock_ttl: options.lock_ttl,
+        retry_delay: options.retry_delay,
+        patience: Patience::ThenBeside {
+            although_the_store_fails: options.on_store_error == OnStoreError::Compute,
+        },
+    };
+    match contention.turn().await {
+        Turn::Found(value) => Ok(value),
+        Turn::Lead(mut lead) => {
+            let value: Bytes = lead.work(compute()).await?.into();
+            let kept = keep(&contention, &mut lead, options.ttl, &value).await;
+            if kept {
+                lead.land(value.clone());
+            }
+            // Where the lease was lost, the value may be older than what is there by now: the
+            // caller who computed it gets it, and the others look for themselves.
+            Ok(value)
+        }
+        Turn::Beside(beside) => {
+            let unkept = beside.unkept();
+            let value = beside.work(async { Ok::<Bytes, E>(compute().await?.into()) }).await?;
+            if let Some(why) = unkept {
+                contention.not_kept(why);
+            }
+            Ok(value)
+        }
+        Turn::Refused(error) => Err(error.into()),
+    }
 }
 
-struct Call<'a, S> {
-    store: &'a S,
-    key: &'a [u8],
-    options: GuardedGet,
-}
-
-impl<S: KvStore + Clone> Call<'_, S> {
-    async fn run<F, Fut, V, E>(self, compute: F) -> Result<Bytes, E>
-    where
-        F: FnOnce() -> Fut + Send,
-        Fut: Future<Output = Result<V, E>> + Send,
-        V: Into<Bytes> + Send,
-        E: From<Error> + Send,
-    {
-        let flights = self.store.flights();
-        let mut ticket =
-            flights.and_then(|flights| flights.join_existing(Purpose::Cached, self.key));
-        let mut broken = false;
-        loop {
-            // Whoever finds no flight asks the store before opening one.
-            let joined = match ticket.take() {
-                Some(ticket) => ticket,
-                None => {
-                    if let Some(value) = self.read().await? {
-                        return Ok(value);
-                    }
-                    flights.map_or_else(Ticket::alone, |flights| {
-                        flights.join(Purpose::Cached, self.key)
-                    })
-                }
-            };
-            let turn = match tokio::time::timeout(self.options.lock_ttl, joined.turn()).await {
-                Ok(turn) => Either::Left(turn),
-                Err(_) => joined.turn_or_place().await,
-            };
-            match turn {
-                Either::Left(Turn::Landed(value)) => return Ok(value),
-                Either::Left(Turn::Lead(lead)) => {
-                    return self.contend(&joined, Some(lead), None, compute).await;
-                }
-                Either::Right(place) => {
-                    return self.contend(&joined, None, Some(place), compute).await;
-                }
-                // Once may be chance. One more flight each would send the callers to a store that
-                // goes on failing again and again.
-                Either::Left(Turn::Broken(error)) if broken && !self.computes_on_store_error() => {
-                    return Err(error.with_operation("guarded_get").into());
-                }
-                Either::Left(Turn::Broken(_)) => broken = true,
-            }
+/// Stores the value, unless the lease is lost or the value out of date, and frees the lock. Tells
+/// whether the lease was held to the end.
+async fn keep<S: KvStore + Clone>(
+    contention: &Contention<'_, S>,
+    lead: &mut Lead,
+    ttl: Option<Duration>,
+    value: &Bytes,
+) -> bool {
+    let Some(lease) = lead.end() else { return false };
+    let outdated = lead.is_outdated();
+    let store = contention.store.clone();
+    let (key, value) = (Bytes::copy_from_slice(contention.key), value.clone());
+    // Half of this must not stay undone when the caller goes away.
+    let storing = async move {
+        if outdated {
+            let _ = lease.release().await;
+            return Stored::Lost;
         }
-    }
-
-    /// Contends for the lock with the other processes: the leader of this one, or the one caller
-    /// that has outwaited it.
-    async fn contend<F, Fut, V, E>(
-        &self,
-        ticket: &Ticket<'_>,
-        lead: Option<Lead<'_>>,
-        mut place: Option<SemaphorePermit<'_>>,
-        compute: F,
-    ) -> Result<Bytes, E>
-    where
-        F: FnOnce() -> Fut + Send,
-        Fut: Future<Output = Result<V, E>> + Send,
-        V: Into<Bytes> + Send,
-        E: From<Error> + Send,
-    {
-        let mut watch = None;
-        loop {
-            let step = match claim(self.store, self.key, None, self.options.lock_ttl).await {
-                Ok(Claim::Locked(lease)) => return self.fill(ticket, lease, compute).await,
-                Ok(Claim::Found(value)) => {
-                    ticket.land(value.clone());
-                    return Ok(value);
-                }
-                Ok(Claim::Held) => self.outwaited(ticket, &mut watch).await,
-                Err(error) => Err(error),
-            };
-            match step {
-                Ok(true) => {
-                    place = place.or_else(|| ticket.try_place_beside());
-                    if place.is_some() {
-                        return self.compute_beside(ticket, compute).await;
-                    }
-                }
-                Ok(false) => {}
-                Err(_) if self.computes_on_store_error() => {
-                    // Somebody may be computing beside the lead already.
-                    let _place = match place {
-                        None => ticket.place_beside().await,
-                        held => held,
-                    };
-                    return match ticket.landed() {
-                        Some(value) => Ok(value),
-                        None => self.compute_beside(ticket, compute).await,
-                    };
-                }
-                Err(error) => {
-                    if let Some(lead) = lead {
-                        lead.break_up(&error);
-                    }
-                    return Err(error.with_operation("guarded_get").into());
-                }
-            }
-            if let Some(value) = ticket.landed() {
-                return Ok(value);
-            }
-            self.store.wait_for_change(self.key, None, self.options.retry_delay).await;
-            match self.read().await {
-                Ok(Some(value)) => {
-                    ticket.land(value.clone());
-                    return Ok(value);
-                }
-                Ok(None) => {}
-                Err(error) => {
-                    if let Some(lead) = lead {
-                        lead.break_up(&error);
-                    }
-                    return Err(error.into());
-                }
-            }
+        store_fenced(store, key, value, ttl, lease).await
+    };
+    match RunToEnd::new(storing).await {
+        Stored::Kept => true,
+        Stored::Refused(error) => {
+            contention.not_kept(error.kind());
+            true
         }
-    }
-
-    /// Looks at the lock that somebody else holds, when it is first seen and once that holder has
-    /// had it for `lock_ttl`: whether the holder is alive and has been waited for long enough.
-    ///
-    /// A holder that died leaves its lock for a while. Only a lock that was renewed since shows a
-    /// holder that is alive; otherwise the lock expires, and one of those who contend for it
-    /// succeeds.
-    async fn outwaited(&self, ticket: &Ticket<'_>, watch: &mut Option<Watch>) -> Result<bool> {
-        if watch.as_ref().is_some_and(|watch| Instant::now() < watch.look_at) {
-            return Ok(false);
-        }
-        let Some((holder, expiry)) = self.store.get_with_ttl(&lock_key(self.key)).await? else {
-            return Ok(false);
-        };
-        let now = Instant::now();
-        let lock_ttl = self.options.lock_ttl;
-        let expires_at = expiry.remaining().and_then(|left| now.checked_add(left));
-        let watch = match watch {
-            Some(watch) if watch.holder == holder => watch,
-            watch => {
-                let look_at = ticket.held_since(&holder) + lock_ttl;
-                watch.insert(Watch { look_at, holder, expires_at })
-            }
-        };
-        let alive = match (watch.expires_at, expires_at) {
-            // A renewal moves it by a third of a TTL, the way of an answer by far less.
-            (Some(first), Some(now)) => now.saturating_duration_since(first) > lock_ttl / 6,
-            _ => true,
-        };
-        Ok(alive && now >= watch.look_at)
-    }
-
-    /// The holder of the lock computes and stores.
-    async fn fill<F, Fut, V, E>(
-        &self,
-        ticket: &Ticket<'_>,
-        lease: Lease,
-        compute: F,
-    ) -> Result<Bytes, E>
-    where
-        F: FnOnce() -> Fut + Send,
-        Fut: Future<Output = Result<V, E>> + Send,
-        V: Into<Bytes> + Send,
-        E: From<Error> + Send,
-    {
-        ticket.held_since(lease.value());
-        let value: Bytes = match compute().await {
-            Ok(value) => value.into(),
-            Err(error) => {
-                // Where the release fails, it goes on in the background.
-                let _ = lease.release().await;
-                return Err(error);
-            }
-        };
-        if self.keep(&value, lease).await {
-            ticket.land(value.clone());
-        }
-        // Where the lease was lost, the value may be older than what is there by now: the caller
-        // who computed it gets it, and the others look for themselves.
-        Ok(value)
-    }
-
-    /// Stores the value and releases the lease: half of this must not stay undone when the caller
-    /// goes away. Tells whether the lease was held to the end.
-    async fn keep(&self, value: &Bytes, lease: Lease) -> bool {
-        let store = self.store.clone();
-        let (key, value) = (Bytes::copy_from_slice(self.key), value.clone());
-        let ttl = self.options.ttl;
-        Finish::new(async move { store_fenced(&store, &key, &value, ttl, lease).await }).await
-    }
-
-    /// Computes without the lock, and stores nothing: something newer may be there.
-    async fn compute_beside<F, Fut, V, E>(
-        &self,
-        ticket: &Ticket<'_>,
-        compute: F,
-    ) -> Result<Bytes, E>
-    where
-        F: FnOnce() -> Fut + Send,
-        Fut: Future<Output = Result<V, E>> + Send,
-        V: Into<Bytes> + Send,
-        E: From<Error> + Send,
-    {
-        let value: Bytes = compute().await?.into();
-        ticket.land(value.clone());
-        Ok(value)
-    }
-
-    fn computes_on_store_error(&self) -> bool {
-        self.options.on_store_error == OnStoreError::Compute
-    }
-
-    async fn read(&self) -> Result<Option<Bytes>> {
-        match self.store.get(self.key).await {
-            Err(_) if self.computes_on_store_error() => Ok(None),
-            result => result.map_err(|error| error.with_operation("guarded_get")),
+        Stored::Lost => {
+            contention.not_kept(ErrorKind::Held);
+            false
         }
     }
 }
 
-/// What a waiting caller saw of the lock.
-struct Watch {
-    /// When to look again.
-    look_at: Instant,
-    holder: Bytes,
-    /// When the lock was to expire as it was first seen; none: never.
-    expires_at: Option<Instant>,
+/// What became of a computed value.
+enum Stored {
+    Kept,
+    /// The store did not take it, or did not say that it did.
+    Refused(Error),
+    /// The lease was not held to the end: something newer may be there.
+    Lost,
 }
 
-/// Stores the value, and takes it back where the lease was not held to the end. Tells whether it
-/// was.
+/// Stores the value, and takes it back where the lease was not held to the end.
 ///
-/// `invalidate` deletes the lease before the value. So either the release below finds the lease
-/// gone, or the value was stored before its deletion.
-async fn store_fenced<S: KvStore>(
-    store: &S,
-    key: &[u8],
-    value: &[u8],
+/// `invalidate` and `refresh` delete the lock before they touch the value. So either the release
+/// below finds the lock gone, or the value was stored before their write.
+///
+/// The value is at hand: that it could not be kept is no reason to fail anybody, or to keep them
+/// waiting. What is left to do after a failure is done in the background, and where the store cannot
+/// be reached, the value lives as long as its TTL.
+async fn store_fenced<S: KvStore + Clone>(
+    store: S,
+    key: Bytes,
+    value: Bytes,
     ttl: Option<Duration>,
     lease: Lease,
-) -> bool {
+) -> Stored {
     if lease.is_lost() {
-        return false;
+        return Stored::Lost;
     }
-    // The value is at hand; that it could not be kept is no reason to fail the caller.
-    let stored = store.set(key, value, ttl).await;
-    let untouched = stored.is_err_and(|error| !error.may_have_applied());
-    let held = matches!(lease.release().await, Ok(true));
-    if !held && !untouched {
-        // Where the store cannot be reached, the value lives as long as its TTL.
-        let _ = store.compare_and_delete(key, value).await;
+    if let Err(error) = store.set(&key, &value, ttl).await {
+        let untouched = !error.may_have_applied();
+        lease.release_detached(move |freed| async move {
+            if !untouched && !matches!(freed, Ok(true)) {
+                let _ = store.compare_and_delete(&key, &value).await;
+            }
+        });
+        return Stored::Refused(error);
     }
-    held
+    match lease.release().await {
+        Ok(true) => Stored::Kept,
+        Ok(false) => {
+            let _ = store.compare_and_delete(&key, &value).await;
+            Stored::Lost
+        }
+        // Whether it was held to the end, nobody knows. Taken back later, the value would go away
+        // under whoever has read it meanwhile.
+        Err(error) => {
+            let _ = store.compare_and_delete(&key, &value).await;
+            Stored::Refused(error)
+        }
+    }
 }

@@ -1,34 +1,132 @@
-use crate::coordinate::keys::{check_key, lock_key};
-use crate::error::Result;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::coordinate::keys::{check_cache_key, lock_key};
+use crate::error::{Error, Result};
+use crate::operation::Operation;
 use crate::singleflight::flights::Purpose;
 use crate::store::kv_store::KvStore;
+use crate::store::ttl::Ttl;
 
-/// Removes a cached value so that no computation under way can bring an older one back.
+/// Removes a cached value, and tells whether there was one, so that no computation that began
+/// before can bring an older value back.
 ///
-/// See [`KvStoreExt::invalidate`](crate::KvStoreExt::invalidate).
+/// A plain [`delete`](KvStore::delete) does not stop a computation under way, whose older value
+/// then comes back. Where the new value is at hand, [`refresh`] stores it in the same step.
+///
+/// Laws: `helpers::invalidate_wins`.
 ///
 /// # Errors
 ///
-/// As there.
+/// Those of the store; the value may then be gone or not, and
+/// [`may_have_applied`](Error::may_have_applied) says whether anything was changed. Try again.
+/// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a reserved key.
+///
+/// # Cancel safety
+///
+/// A dropped call may have removed the value or not. Call it again.
+///
+/// # Examples
+///
+/// ```
+/// use derp_kv_core::{KvStore, KvStoreExt};
+/// # #[tokio::main] async fn main() -> derp_kv_core::Result<()> {
+/// # let kv = derp_kv_memory::MemoryStore::new();
+/// kv.set(b"product:42", b"old", None).await?;
+/// // After the database was changed:
+/// assert!(kv.invalidate("product:42").await?);
+/// # Ok(()) }
+/// ```
 pub async fn invalidate<S, K>(store: &S, key: K) -> Result<bool>
 where
     S: KvStore + ?Sized,
-    K: AsRef<[u8]> + Send + Sync,
+    K: AsRef<[u8]>,
 {
+    let named = |error: Error| error.with_operation(Operation::Invalidate);
     let key = key.as_ref();
-    check_key(key).map_err(|error| error.with_operation("invalidate"))?;
-    // The lease first: a holder that stores afterwards finds it gone, and takes its value back.
-    let lease = store.delete(&lock_key(key)).await;
+    check_cache_key(key).map_err(named)?;
+    outdate(store, key, None);
+    // The lock first: a holder that stores afterwards finds it gone, and takes its value back.
+    let lock = store.delete(&lock_key(key)).await;
     let value = store.delete(key).await;
-    if let Some(flights) = store.flights() {
-        // Who asks from now on must not share a computation that began before.
-        flights.detach(Purpose::Cached, key);
-    }
-    let applied = [&lease, &value].into_iter().any(|deleted| match deleted {
+    outdate(store, key, None);
+    let applied = [&lock, &value].into_iter().any(|deleted| match deleted {
         Ok(deleted) => *deleted,
         Err(error) => error.may_have_applied(),
     });
-    lease
-        .and(value)
-        .map_err(|error| error.with_operation("invalidate").with_may_have_applied(applied))
+    lock.and(value).map_err(|error| named(error).with_may_have_applied(applied))
+}
+
+/// Replaces a cached value, so that no computation that began before can bring an older one back.
+///
+/// It is the write-through of the cache: after a change of the data, the new value is stored and
+/// given to all who wait for it in this process. A plain [`set`](KvStore::set) does not stop a
+/// computation under way, whose older value would then replace the newer one.
+///
+/// # What is guaranteed, and what not
+///
+/// * What was computed before is not kept after. A computation of this process that is under way
+///   stores nothing. One of another process, or one whose value is on its way to the store already,
+///   finds its lease gone and takes its value back, which may take the new value with it: then the
+///   next caller computes anew.
+/// * The value replaces whatever is there, in two commands.
+///
+/// Laws: `helpers::refresh_wins`.
+///
+/// # Errors
+///
+/// Those of the store; the new value may then be stored or not, and
+/// [`may_have_applied`](Error::may_have_applied) says whether anything was changed. Try again.
+/// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a reserved key and a TTL out of range.
+///
+/// # Cancel safety
+///
+/// A dropped call may have stored the value or not. Call it again.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use derp_kv_core::{KvStore, KvStoreExt};
+/// # #[tokio::main] async fn main() -> derp_kv_core::Result<()> {
+/// # let kv = derp_kv_memory::MemoryStore::new();
+/// // After the database was changed:
+/// kv.refresh("product:42", b"new", Some(Duration::from_secs(300))).await?;
+/// assert_eq!(kv.get(b"product:42").await?.as_deref(), Some(&b"new"[..]));
+/// # Ok(()) }
+/// ```
+pub async fn refresh<S, K>(store: &S, key: K, value: &[u8], ttl: Option<Duration>) -> Result<()>
+where
+    S: KvStore + ?Sized,
+    K: AsRef<[u8]>,
+{
+    let named = |error: Error| error.with_operation(Operation::Refresh);
+    let key = key.as_ref();
+    check_cache_key(key).and_then(|()| Ttl::optional(ttl).map(drop)).map_err(named)?;
+    outdate(store, key, Some(value));
+    let unlocked = store.delete(&lock_key(key)).await;
+    let stored = match &unlocked {
+        Ok(_) => store.set(key, value, ttl).await,
+        // Without it an older value could come back over the new one.
+        Err(_) => Ok(()),
+    };
+    outdate(store, key, Some(value));
+    let applied = unlocked.as_ref().map_or_else(Error::may_have_applied, |deleted| *deleted)
+        || stored.as_ref().is_err_and(Error::may_have_applied);
+    unlocked.and(stored).map_err(|error| named(error).with_may_have_applied(applied))
+}
+
+/// Who asks from now on shares no computation that began before, and those under way in this
+/// process store nothing.
+///
+/// It is called before the store is changed, so that nothing more is stored, and after it, so that
+/// nobody shares what was read from the store just before.
+fn outdate<S: KvStore + ?Sized>(store: &S, key: &[u8], newer: Option<&[u8]>) {
+    let detached = store.flights().and_then(|flights| flights.detach(Purpose::Cached, key));
+    let Some(flight) = detached else { return };
+    flight.outdate();
+    if let Some(value) = newer {
+        flight.land(Bytes::copy_from_slice(value));
+    }
 }

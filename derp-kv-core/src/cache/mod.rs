@@ -2,3 +2,4 @@
 
 pub(crate) mod guarded_get;
 pub(crate) mod invalidate;
+pub(crate) mod options;

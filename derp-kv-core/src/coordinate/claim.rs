@@ -3,8 +3,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::coordinate::keys::lock_key;
-use crate::coordinate::lease::Lease;
-use crate::error::Result;
+use crate::coordinate::lease::{Acquired, Lease};
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::kv_store::KvStore;
 
 /// What came of contending for the work behind a key.
@@ -15,6 +15,8 @@ pub(crate) enum Claim {
     Found(Bytes),
     /// Somebody else does the work.
     Held,
+    /// The store is slower than the lock lasts: it was the caller's, and has run out.
+    Late,
 }
 
 /// Takes the lock of `key`, whose value is the result of the work that the lock stands for.
@@ -24,8 +26,10 @@ pub(crate) async fn claim<S: KvStore + Clone>(
     tag: Option<&str>,
     lock_ttl: Duration,
 ) -> Result<Claim> {
-    let Some(lease) = Lease::acquire(store, lock_key(key), tag, lock_ttl).await? else {
-        return Ok(Claim::Held);
+    let lease = match Lease::acquire(store, lock_key(key), tag, lock_ttl).await? {
+        Acquired::Lease(lease) => lease,
+        Acquired::Held => return Ok(Claim::Held),
+        Acquired::Late => return Ok(Claim::Late),
     };
     // The holder before may have finished between the caller's look and its lock.
     match store.get(key).await? {
@@ -34,8 +38,13 @@ pub(crate) async fn claim<S: KvStore + Clone>(
             let _ = lease.release().await;
             Ok(Claim::Found(result))
         }
-        // The store was so slow that somebody else may have the lock by now.
-        None if lease.is_lost() => Ok(Claim::Held),
+        None if lease.is_lost() => Ok(Claim::Late),
         None => Ok(Claim::Locked(lease)),
     }
+}
+
+/// What a caller hears whose every claim came too late.
+pub(crate) fn too_slow() -> Error {
+    let message = "the store answers later than the lock lasts; choose a longer `lock_ttl`";
+    Error::new(ErrorKind::Timeout, message)
 }

@@ -19,18 +19,57 @@ pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(50);
 /// How long a lock outlives its holder, where the options do not say.
 pub(crate) const LOCK_TTL: Duration = Duration::from_secs(2);
 
+/// What the key of an attempt's marker ends in. Reserved like [`LOCK_SUFFIX`].
+const ATTEMPT_SUFFIX: &[u8] = b":attempt";
+
+/// Where the records of each helper are, where the options do not say.
+pub(crate) const IDEMPOTENCY_PREFIX: &str = "derp:idempotency";
+pub(crate) const WEBHOOK_PREFIX: &str = "derp:webhook";
+pub(crate) const RATE_LIMIT_PREFIX: &str = "derp:ratelimit";
+
+const PREFIXES: [&str; 3] = [IDEMPOTENCY_PREFIX, WEBHOOK_PREFIX, RATE_LIMIT_PREFIX];
+
 pub(crate) fn check_key(key: &[u8]) -> Result<()> {
-    if key.ends_with(LOCK_SUFFIX) {
+    if key.ends_with(LOCK_SUFFIX) || key.ends_with(ATTEMPT_SUFFIX) {
         return Err(Error::new(
             ErrorKind::InvalidArgument,
-            "a key must not end in `:lock`, which is reserved for the locks of other keys",
+            "a key must not end in `:lock` or `:attempt`, which are reserved for what helpers keep \
+             beside other keys",
         ));
     }
     Ok(())
 }
 
-/// The key of a helper's record: `{prefix}:{id}`.
-pub(crate) fn helper_key(prefix: &str, id: &[u8]) -> Result<Bytes> {
+/// Checks the key of a cached value, which is the caller's own choice: it must not reach another
+/// helper's records.
+pub(crate) fn check_cache_key(key: &[u8]) -> Result<()> {
+    check_key(key)?;
+    let of = |prefix: &&str| {
+        key.strip_prefix(prefix.as_bytes()).is_some_and(|rest| rest.starts_with(b":"))
+    };
+    match PREFIXES.iter().find(|prefix| of(prefix)) {
+        Some(prefix) => Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!("the key of a cached value must not begin with `{prefix}:`, which is reserved"),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// The key of a helper's record: `{prefix}:{id}`. `own` is the helper's default prefix.
+pub(crate) fn helper_key(own: &str, prefix: &str, id: &[u8]) -> Result<Bytes> {
+    let another = |other: &&str| {
+        let rest = prefix.strip_prefix(other);
+        *other != own && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+    };
+    if let Some(other) = PREFIXES.iter().find(|other| another(other)) {
+        return Err(Error::new(
+            ErrorKind::InvalidArgument,
+            format!(
+                "`key_prefix` must not be `{other}` or under it: another helper has records there"
+            ),
+        ));
+    }
     if id.is_empty() {
         // All who forget to send one would share a record.
         return Err(Error::new(ErrorKind::InvalidArgument, "an id must not be empty"));

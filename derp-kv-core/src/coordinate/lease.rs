@@ -1,15 +1,16 @@
 use std::fmt;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
 
+use crate::coordinate::renewal::{self, Hold, now_on};
+use crate::coordinate::run_to_end::run_detached;
+use crate::coordinate::token::token;
 use crate::error::{Error, ErrorKind, Result};
+use crate::operation::Operation;
 use crate::store::kv_store::KvStore;
 
 /// An exclusive hold on a key, for as long as it is renewed.
@@ -17,21 +18,46 @@ use crate::store::kv_store::KvStore;
 /// [`KvStoreExt::try_lock`](crate::KvStoreExt::try_lock) and
 /// [`lock`](crate::KvStoreExt::lock) make one. It is the record `{key}:lock` with a random token
 /// of 128 bits as its value, written by `set_nx`. While the lease is held, a background task
-/// renews it every third of its TTL by `compare_and_set`, also while the work blocks its thread,
-/// as long as the runtime has another. It is freed by `compare_and_delete`, so that nobody ever
-/// frees another's lock.
+/// renews it every third of its TTL by `compare_and_set`. It is freed by `compare_and_delete`, so
+/// that nobody ever frees another's lock.
 ///
 /// # What is guaranteed, and what not
 ///
-/// A holder that crashes frees the key after one TTL. A dropped lease frees it in the background
-/// at once; outside a tokio runtime it is not renewed, and expires.
+/// A holder that crashes frees the key after one TTL. A dropped lease is freed at once, whichever
+/// thread drops it: it keeps the runtime on which it was taken.
 ///
 /// The holder takes the lease for lost no later than the store does: the TTL is counted from
 /// before the request that took or renewed it was sent, and where its answer was slow, the lease
-/// is renewed before the holder gets it. But a holder whose process is stopped for longer than the
-/// TTL goes on when it wakes, before it can look. Where that matters, pass [`token`](Self::token)
-/// along to the resource and let it compare, or select on [`lost`](Self::lost). A server that
-/// forgets acknowledged writes in a failover can also grant a lease twice.
+/// is renewed before the holder gets it. But a holder that is stopped, or cut off from the store,
+/// for longer than **two thirds of the TTL, less a round trip**, may lose it: the last renewal may
+/// be a third old when it happens. It goes on when it wakes, before it can look. Where that matters,
+/// pass [`token`](Self::token) along to the resource and let it compare, or select on
+/// [`lost`](Self::lost). A server that forgets acknowledged writes in a failover can also grant a
+/// lease twice.
+///
+/// # Work that blocks its thread
+///
+/// The renewal runs on the store's own runtime where it has one
+/// ([`KvStore::runtime`](crate::KvStore::runtime)): work may then block its thread as long as it
+/// likes. `MemoryStore` has none, and the renewal is a task of the runtime on which the lease was
+/// taken. There, work that blocks its thread for longer than two thirds of the TTL can lose it: a
+/// worker of tokio keeps the timers that it registered. Block elsewhere:
+///
+/// ```
+/// # use std::time::Duration;
+/// use derp_kv_core::KvStoreExt;
+/// # fn compress() {}
+/// # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let kv = derp_kv_memory::MemoryStore::new();
+/// let lease = kv.try_lock("archive", Duration::from_secs(1)).await?.expect("nobody has it");
+/// tokio::task::spawn_blocking(compress).await?; // or `tokio::task::block_in_place(compress)`
+/// assert!(lease.release().await?);
+/// # Ok(()) }
+/// ```
+///
+/// A lease measures its time on the clock of the runtime that renews it, which a paused test
+/// moves. A store with a clock of its own, such as a `ManualClock`, ends the lock by that clock and
+/// the holder does not notice before its next renewal.
 ///
 /// # Examples
 ///
@@ -54,24 +80,19 @@ use crate::store::kv_store::KvStore;
 /// ```
 pub struct Lease {
     hold: Arc<Hold>,
+    token_len: usize,
     renewal: Option<AbortHandle>,
     /// Whether the record may still be in the store.
     held: bool,
 }
 
-struct Hold {
-    store: Arc<dyn KvStore>,
-    key: Bytes,
-    value: Bytes,
-    token_len: usize,
-    ttl: Duration,
-    state: watch::Sender<State>,
-}
-
-#[derive(Clone, Copy)]
-struct State {
-    deadline: Instant,
-    lost: bool,
+/// What came of trying for a lock.
+pub(crate) enum Acquired {
+    Lease(Lease),
+    /// Somebody else has it.
+    Held,
+    /// The answer came so late that the lock had run out before it could be renewed.
+    Late,
 }
 
 impl Lease {
@@ -81,38 +102,39 @@ impl Lease {
         key: Bytes,
         tag: Option<&str>,
         ttl: Duration,
-    ) -> Result<Option<Self>> {
+    ) -> Result<Acquired> {
+        let runtime = runtime_of(store)?;
         let token = token()?;
-        let mut sent = Instant::now();
+        let token_len = token.len();
         let value = match tag {
             Some(tag) => Bytes::from(format!("{token}:{tag}")),
-            None => Bytes::from(token.clone()),
+            None => Bytes::from(token),
         };
-        let hold = Hold {
-            store: Arc::new(store.clone()),
-            key,
-            value,
-            token_len: token.len(),
-            ttl,
-            state: watch::Sender::new(State { deadline: sent + ttl, lost: false }),
-        };
+        let mut sent = now_on(&runtime);
+        let hold = Hold::new(Arc::new(store.clone()), key, value, ttl, runtime, sent);
         // From here on the record may exist: a drop at any await point takes it back.
-        let mut lease = Self { hold: Arc::new(hold), renewal: None, held: true };
-        let mut taken = lease.take().await?;
-        if taken && sent.elapsed() > ttl / 3 {
+        let mut lease = Self { hold: Arc::new(hold), token_len, renewal: None, held: true };
+        if !lease.take().await? {
+            lease.held = false;
+            return Ok(Acquired::Held);
+        }
+        if lease.hold.now() - sent > ttl / 3 {
             // The first renewal is due already, or too late: the store may have taken the request
             // long after it left, or long ago.
-            sent = Instant::now();
+            sent = lease.hold.now();
             let renewed = lease.hold.renew(sent).await;
-            taken = renewed.map_err(|error| error.with_may_have_applied(true))?;
+            if !renewed.map_err(|error| error.with_may_have_applied(true))? {
+                lease.held = false;
+                return Ok(Acquired::Late);
+            }
+            if lease.is_lost() {
+                return Ok(Acquired::Late);
+            }
         }
-        if !taken {
-            lease.held = false;
-            return Ok(None);
-        }
-        lease.start_renewal(sent);
-        stand_back().await;
-        Ok(Some(lease))
+        // Kept before anything is awaited: dropped here, the lease ends its renewal.
+        lease.renewal = Some(renewal::start(&lease.hold, sent));
+        renewal::stand_back(&lease.hold).await;
+        Ok(Acquired::Lease(lease))
     }
 
     async fn take(&mut self) -> Result<bool> {
@@ -132,23 +154,34 @@ impl Lease {
         }
     }
 
-    fn start_renewal(&mut self, taken: Instant) {
-        if let Ok(runtime) = Handle::try_current() {
-            let renewal = keep_renewing(self.hold.clone(), taken);
-            self.renewal = Some(runtime.spawn(renewal).abort_handle());
-        }
-    }
-
     /// The random token, different for every lease that was ever taken.
     #[must_use]
     pub fn token(&self) -> &str {
         // The token was made of hexadecimal digits.
-        std::str::from_utf8(&self.hold.value[..self.hold.token_len]).unwrap_or_default()
+        std::str::from_utf8(&self.hold.value[..self.token_len]).unwrap_or_default()
     }
 
-    /// What the lock's record holds.
-    pub(crate) fn value(&self) -> &Bytes {
-        &self.hold.value
+    /// Whether it is renewed where a lease that this caller takes would be. Another caller's runtime
+    /// may have stopped.
+    pub(crate) fn is_renewed_for<S: KvStore>(&self, store: &S) -> bool {
+        runtime_of(store).is_ok_and(|runtime| runtime.id() == self.hold.runtime.id())
+    }
+
+    /// Frees the lock without anybody waiting for it, and then runs `and_then` with what came of it.
+    pub(crate) fn release_detached<F>(
+        self,
+        and_then: impl FnOnce(Result<bool>) -> F + Send + 'static,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let runtime = self.hold.runtime.clone();
+        run_detached(&runtime, async move { and_then(self.release().await).await });
+    }
+
+    /// The tag that was given when the lock was taken.
+    pub(crate) fn tag(&self) -> Option<&str> {
+        let tag = self.hold.value.get(self.token_len + 1..)?;
+        std::str::from_utf8(tag).ok()
     }
 
     /// The key of the lock's own record, which ends in `:lock`.
@@ -160,8 +193,7 @@ impl Lease {
     /// Whether the lease is lost: taken over, deleted, or not renewed in time.
     #[must_use]
     pub fn is_lost(&self) -> bool {
-        let state = *self.hold.state.borrow();
-        state.lost || Instant::now() >= state.deadline
+        self.hold.is_lost()
     }
 
     /// Waits until the lease is lost, for ever while it is renewed.
@@ -170,15 +202,7 @@ impl Lease {
     ///
     /// Dropping it changes nothing.
     pub async fn lost(&self) {
-        let mut state = self.hold.state.subscribe();
-        loop {
-            let State { deadline, lost } = *state.borrow_and_update();
-            if lost || Instant::now() >= deadline {
-                return;
-            }
-            // Renewed, lost, or out of time: look again. The sender lives as long as `self`.
-            let _ = tokio::time::timeout_at(deadline, state.changed()).await;
-        }
+        self.hold.lost().await;
     }
 
     /// Frees the key and tells whether the lease was its holder's to the end.
@@ -193,7 +217,8 @@ impl Lease {
     /// A dropped release goes on in the background.
     pub async fn release(mut self) -> Result<bool> {
         self.stop_renewal();
-        let freed = self.hold.store.compare_and_delete(&self.hold.key, &self.hold.value).await?;
+        let freed = self.hold.free().await;
+        let freed = freed.map_err(|error| error.with_operation(Operation::Release))?;
         self.held = false;
         Ok(freed)
     }
@@ -213,15 +238,11 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.stop_renewal();
-        if !self.held {
-            return;
-        }
-        if let Ok(runtime) = Handle::try_current() {
+        if self.held {
             let hold = self.hold.clone();
+            let runtime = self.hold.runtime.clone();
             // A failure leaves the record to its expiry.
-            runtime.spawn(async move {
-                let _ = hold.store.compare_and_delete(&hold.key, &hold.value).await;
-            });
+            run_detached(&runtime, async move { hold.free().await });
         }
     }
 }
@@ -235,63 +256,19 @@ impl fmt::Debug for Lease {
     }
 }
 
-impl Hold {
-    /// Tells whether the record is still there. The deadline counts from before the request left,
-    /// so the holder's clock never runs behind the store's.
-    async fn renew(&self, sent: Instant) -> Result<bool> {
-        let Self { store, key, value, ttl, state, .. } = self;
-        let renewed = store.compare_and_set(key, value, value, Some(*ttl)).await?;
-        if renewed {
-            state.send_replace(State { deadline: sent + *ttl, lost: false });
-        }
-        Ok(renewed)
-    }
-}
-
-/// Renews until the lease is lost. An unknown answer is asked for again.
-async fn keep_renewing(hold: Arc<Hold>, taken: Instant) {
-    let interval = hold.ttl / 3;
-    let mut next = taken + interval;
-    loop {
-        tokio::time::sleep_until(next).await;
-        let sent = Instant::now();
-        let deadline = hold.state.borrow().deadline;
-        let renewal = hold.renew(sent);
-        next = match tokio::time::timeout_at(deadline.min(sent + interval), renewal).await {
-            Ok(Ok(true)) => sent + interval,
-            Ok(Ok(false)) => break,
-            Ok(Err(_)) | Err(_) if Instant::now() >= deadline => break,
-            Ok(Err(_)) => Instant::now() + interval / 4,
-            Err(_) => Instant::now(),
-        };
-    }
-    hold.state.send_modify(|state| state.lost = true);
-}
-
-/// Lets the renewal register its timer before the work may block this thread, and another thread of
-/// the runtime wake to watch it. tokio's `yield_now` would look at the timers itself in between,
-/// and the other thread, finding that done, might go to sleep without them.
-async fn stand_back() {
-    let mut stood_back = false;
-    std::future::poll_fn(|context| {
-        if std::mem::replace(&mut stood_back, true) {
-            return Poll::Ready(());
-        }
-        context.waker().wake_by_ref();
-        Poll::Pending
+/// Refuses what waits or measures time on a thread that has no runtime to do it with.
+pub(crate) fn check_runtime() -> Result<()> {
+    Handle::try_current().map(drop).map_err(|error| {
+        let message =
+            "a helper that waits needs a tokio runtime with timers: this thread is in none";
+        Error::new(ErrorKind::Unsupported, message).with_source(error)
     })
-    .await;
 }
 
-fn token() -> Result<String> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|error| {
-        Error::new(ErrorKind::Backend, "the operating system gave no random bytes")
-            .with_source(error)
-    })?;
-    Ok(hex(&bytes))
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+/// Where leases on `store` are renewed.
+fn runtime_of<S: KvStore>(store: &S) -> Result<Handle> {
+    store.runtime().or_else(|| Handle::try_current().ok()).ok_or_else(|| {
+        let message = "a lease needs a tokio runtime with timers: this thread is in none";
+        Error::new(ErrorKind::Unsupported, message)
+    })
 }

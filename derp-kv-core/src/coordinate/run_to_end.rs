@@ -1,23 +1,42 @@
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use tokio::runtime::Handle;
 
-/// Runs a future to its end although its caller may go away: dropped half-way, it goes on as a
-/// task of its own, where there is a runtime.
+/// Runs `future` to its end without anybody waiting for it: as far as it comes at once, and then on
+/// `runtime`, whichever thread this is.
 ///
-/// A task from the start would do as well, at the price of two changes of thread a call.
-pub(crate) struct Finish<F: Future<Output: Send> + Send + 'static> {
-    rest: Option<Pin<Box<F>>>,
-}
-
-impl<F: Future<Output: Send> + Send + 'static> Finish<F> {
-    pub(crate) fn new(future: F) -> Self {
-        Self { rest: Some(Box::pin(future)) }
+/// That it begins at once matters where the runtime has stopped being driven: what needs no waiting,
+/// such as freeing a lock of a store in memory, is done when this returns.
+pub(crate) fn run_detached<F>(runtime: &Handle, future: F)
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    let _context = runtime.enter();
+    let mut future = Box::pin(future);
+    if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+        runtime.spawn(async move {
+            future.await;
+        });
     }
 }
 
-impl<F: Future<Output: Send> + Send + 'static> Future for Finish<F> {
+/// Runs a future to its end although its caller may go away: dropped half-way, on any thread, it
+/// goes on as a task of the runtime on which it was made.
+///
+/// A task from the start would do as well, at the price of two changes of thread a call.
+pub(crate) struct RunToEnd<F: Future<Output: Send> + Send + 'static> {
+    rest: Option<Pin<Box<F>>>,
+    runtime: Option<Handle>,
+}
+
+impl<F: Future<Output: Send> + Send + 'static> RunToEnd<F> {
+    pub(crate) fn new(future: F) -> Self {
+        Self { rest: Some(Box::pin(future)), runtime: Handle::try_current().ok() }
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Future for RunToEnd<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -31,14 +50,10 @@ impl<F: Future<Output: Send> + Send + 'static> Future for Finish<F> {
     }
 }
 
-impl<F: Future<Output: Send> + Send + 'static> Drop for Finish<F> {
+impl<F: Future<Output: Send> + Send + 'static> Drop for RunToEnd<F> {
     fn drop(&mut self) {
-        if let Some(rest) = self.rest.take()
-            && let Ok(runtime) = Handle::try_current()
-        {
-            runtime.spawn(async move {
-                rest.await;
-            });
+        if let (Some(rest), Some(runtime)) = (self.rest.take(), &self.runtime) {
+            run_detached(runtime, rest);
         }
     }
 }
@@ -62,31 +77,54 @@ mod tests {
                 done.notify_one();
             }
         };
-        let mut finish = Finish::new(work);
-        assert!((&mut finish).now_or_never().is_none());
-        drop(finish);
+        let mut rest = RunToEnd::new(work);
+        assert!((&mut rest).now_or_never().is_none());
+        drop(rest);
         go.notify_one();
         done.notified().await;
     }
 
-    #[tokio::test]
-    async fn what_is_never_polled_goes_on_too() {
+    #[test]
+    fn what_is_dropped_outside_of_the_runtime_goes_on_there() {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let (go, done) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let rest = {
+            let _context = runtime.enter();
+            let (go, done) = (go.clone(), done.clone());
+            RunToEnd::new(async move {
+                go.notified().await;
+                done.notify_one();
+            })
+        };
+        drop(rest);
+        go.notify_one();
+        runtime.block_on(done.notified());
+    }
+
+    #[test]
+    fn what_needs_no_waiting_is_done_at_once_though_nobody_drives_the_runtime() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let done = Arc::new(Notify::new());
         let work = done.clone();
-        drop(Finish::new(async move { work.notify_one() }));
-        done.notified().await;
+        let rest = {
+            let _context = runtime.enter();
+            RunToEnd::new(async move { work.notify_one() })
+        };
+        drop(rest);
+        assert!(done.notified().now_or_never().is_some());
     }
 
     #[tokio::test]
     async fn what_has_panicked_is_not_run_again() {
-        let mut finish = Finish::new(async { panic!("on purpose") });
-        let caught = std::panic::AssertUnwindSafe(&mut finish).catch_unwind().await;
-        assert!(caught.is_err() && finish.rest.is_none());
+        let mut rest = RunToEnd::new(async { panic!("on purpose") });
+        let caught = std::panic::AssertUnwindSafe(&mut rest).catch_unwind().await;
+        assert!(caught.is_err() && rest.rest.is_none());
     }
 
     #[test]
     fn it_needs_no_runtime() {
-        assert_eq!(Finish::new(async { 1 }).now_or_never(), Some(1));
-        drop(Finish::new(std::future::pending::<()>()));
+        assert_eq!(RunToEnd::new(async { 1 }).now_or_never(), Some(1));
+        drop(RunToEnd::new(std::future::pending::<()>()));
     }
 }

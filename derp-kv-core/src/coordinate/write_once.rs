@@ -6,20 +6,24 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::coordinate::lease::Lease;
-use crate::coordinate::run_to_end::Finish;
+use crate::coordinate::run_to_end::RunToEnd;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::kv_store::KvStore;
 
 /// How a record came to be, or which one was there before.
 pub(crate) enum Written {
     Now,
+    /// The small record stands in its place; this is why.
+    Instead(Error),
     Before(Bytes),
 }
 
 /// A record to write, and how.
-pub(crate) struct Record {
+pub(crate) struct WriteOnce {
     pub(crate) key: Bytes,
     pub(crate) value: Bytes,
+    /// A small record, to be written where the store does not take `value`.
+    pub(crate) instead: Option<Bytes>,
     pub(crate) ttl: Duration,
     /// Between two tries.
     pub(crate) pause: Duration,
@@ -27,7 +31,7 @@ pub(crate) struct Record {
     pub(crate) patience: Duration,
 }
 
-impl Record {
+impl WriteOnce {
     /// Writes the record, unless another is there. The work is done, and is recorded although the
     /// caller goes away.
     pub(crate) async fn write<S: KvStore + Clone>(
@@ -36,25 +40,49 @@ impl Record {
         lease: Lease,
     ) -> Result<Written> {
         let store = store.clone();
-        Finish::new(async move { self.write_here(&store, lease).await }).await
+        RunToEnd::new(async move { self.write_here(&store, lease).await }).await
     }
 
     /// What stands between the work and its repetition is this record. So a failure is tried
     /// again for as long as the lease holds and patience lasts, and on failing for good the lease
     /// is left to its expiry rather than freed for the next caller.
+    ///
+    /// A record that the store refuses is given up for the small one at once. So is one that was
+    /// not taken before patience ended, which may be for its size: a large body can take longer
+    /// than the store's deadline each time.
     async fn write_here<S: KvStore>(self, store: &S, lease: Lease) -> Result<Written> {
         let give_up = Instant::now() + self.patience;
+        let mut instead = self.instead.as_ref();
+        let mut value = &self.value;
+        let mut refusal = None;
+        // Whether a try before this one may have written a record.
+        let mut tried = false;
         loop {
-            let error = match self.try_write(store).await {
-                Ok(written) => {
+            let error = match self.try_write(store, value).await {
+                Ok((found, fresh)) => {
                     // Where the release fails, it goes on in the background.
                     let _ = lease.release().await;
-                    return Ok(written);
+                    // The record itself may be there although it was given up, where the answer to
+                    // the try that wrote it was lost.
+                    return Ok(match refusal {
+                        _ if !fresh && !tried => Written::Before(found),
+                        _ if found == self.value => Written::Now,
+                        Some(refusal) if found == value => Written::Instead(refusal),
+                        _ => Written::Before(found),
+                    });
                 }
                 Err(error) => error,
             };
+            tried |= error.may_have_applied();
             let left = give_up.saturating_duration_since(Instant::now());
             let never = error.kind() == ErrorKind::InvalidArgument;
+            if (never || error.kind() == ErrorKind::Full || left.is_zero())
+                && let Some(small) = instead.take()
+            {
+                value = small;
+                refusal = Some(error);
+                continue;
+            }
             if never || left.is_zero() || lease.is_lost() {
                 lease.abandon();
                 return Err(error.with_may_have_applied(true));
@@ -63,15 +91,14 @@ impl Record {
         }
     }
 
-    async fn try_write<S: KvStore>(&self, store: &S) -> Result<Written> {
-        if store.set_nx(&self.key, &self.value, Some(self.ttl)).await? {
-            return Ok(Written::Now);
+    /// Writes `value` unless a record is there. Returns the one that then is, and whether this wrote it.
+    async fn try_write<S: KvStore>(&self, store: &S, value: &Bytes) -> Result<(Bytes, bool)> {
+        if store.set_nx(&self.key, value, Some(self.ttl)).await? {
+            return Ok((value.clone(), true));
         }
-        match store.get(&self.key).await? {
-            // Ours after all, where the answer to an earlier try was lost.
-            Some(found) if found == self.value => Ok(Written::Now),
-            Some(found) => Ok(Written::Before(found)),
-            None => Err(Error::new(ErrorKind::Backend, "the record was there, and is gone")),
-        }
+        // It is ours after all, where the answer to an earlier try was lost.
+        let found = store.get(&self.key).await?;
+        let found = found.map(|found| (found, false));
+        found.ok_or_else(|| Error::new(ErrorKind::Backend, "the record was there, and is gone"))
     }
 }

@@ -1,77 +1,62 @@
-use std::time::Duration;
-
 use bytes::Bytes;
 
-use crate::coordinate::claim::{Claim, claim};
-use crate::coordinate::keys::{LOCK_TTL, RETRY_DELAY, check_duration, helper_key};
-use crate::coordinate::write_once::Record;
+use crate::coordinate::claim::{Claim, claim, too_slow};
+use crate::coordinate::keys::{RETRY_DELAY, WEBHOOK_PREFIX, helper_key};
+use crate::coordinate::lease::check_runtime;
+use crate::coordinate::write_once::WriteOnce;
 use crate::error::{Error, ErrorKind, Result};
+use crate::once::options::Dedup;
+use crate::once::record::StoredRecord;
+use crate::operation::Operation;
+use crate::store::counter::Counter;
 use crate::store::kv_store::KvStore;
-use crate::store::ttl::Ttl;
 
 /// What the record of a processed event holds.
 const PROCESSED: &[u8] = b"1";
 
-/// Options of [`already_processed`] and [`process_once`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use]
-pub struct Dedup {
-    ttl: Duration,
-    lock_ttl: Duration,
-    key_prefix: String,
-}
-
-impl Default for Dedup {
-    fn default() -> Self {
-        Self {
-            ttl: Duration::from_secs(24 * 60 * 60),
-            lock_ttl: LOCK_TTL,
-            key_prefix: "derp:webhook".to_owned(),
-        }
-    }
-}
-
-impl Dedup {
-    /// How long an event is remembered. By default 24 hours: choose more than the sender's
-    /// schedule of retries, which is up to three days at Stripe.
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = ttl;
-        self
-    }
-
-    /// How long an event stays claimed after its handler died. By default two seconds.
-    pub fn lock_ttl(mut self, lock_ttl: Duration) -> Self {
-        self.lock_ttl = lock_ttl;
-        self
-    }
-
-    /// What the record's key begins with. By default `derp:webhook`.
-    pub fn key_prefix(mut self, key_prefix: impl Into<String>) -> Self {
-        self.key_prefix = key_prefix.into();
-        self
-    }
-}
-
-/// Marks an event as processed and tells whether it was before.
+/// Marks an event as processed, at `{prefix}:{event_id}`, and tells whether it was before:
+/// `false` once, `true` after.
 ///
-/// See [`KvStoreExt::already_processed`](crate::KvStoreExt::already_processed).
+/// This is *at most once*: the event is marked before it is handled, and a handler that then
+/// fails has lost it. One command cannot tell what the record says: whatever another helper keeps
+/// under the same key counts as processed. Where either matters use [`process_once`](crate::KvStoreExt::process_once).
+///
+/// Laws: `helpers::already_processed_is_false_once`, `faults::already_processed_is_false_once`.
 ///
 /// # Errors
 ///
-/// As there.
-pub async fn already_processed<S, K>(store: &S, event_id: K, options: Dedup) -> Result<bool>
+/// Those of the store, where the event may have been marked;
+/// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a bad id or option.
+///
+/// # Cancel safety
+///
+/// The event is marked or not; what it answered is lost.
+///
+/// # Examples
+///
+/// ```
+/// use derp_kv_core::{Dedup, KvStoreExt};
+/// # #[tokio::main] async fn main() -> derp_kv_core::Result<()> {
+/// # let kv = derp_kv_memory::MemoryStore::new();
+/// assert!(!kv.already_processed("evt_1", &Dedup::default()).await?);
+/// assert!(kv.already_processed("evt_1", &Dedup::default()).await?);
+/// # Ok(()) }
+/// ```
+pub async fn already_processed<S, K>(store: &S, event_id: K, options: &Dedup) -> Result<bool>
 where
     S: KvStore + ?Sized,
-    K: AsRef<[u8]> + Send + Sync,
+    K: AsRef<[u8]>,
 {
-    let named = |error: Error| error.with_operation("already_processed");
-    let key = helper_key(&options.key_prefix, event_id.as_ref()).map_err(named)?;
+    let named = |error: Error| error.with_operation(Operation::AlreadyProcessed);
+    options.check().map_err(named)?;
+    let key = helper_key(WEBHOOK_PREFIX, &options.key_prefix, event_id.as_ref()).map_err(named)?;
     let first = store.set_nx(&key, PROCESSED, Some(options.ttl)).await.map_err(named)?;
     Ok(!first)
 }
 
 /// What [`process_once`] did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Processed<T> {
     /// The handler ran and returned this.
     Now(T),
@@ -79,42 +64,78 @@ pub enum Processed<T> {
     Before,
 }
 
-/// Runs `handler` for an event unless it was processed before.
+/// Runs `handler` for an event unless it was processed before: claim, run, mark.
 ///
-/// See [`KvStoreExt::process_once`](crate::KvStoreExt::process_once).
+/// # What is guaranteed, and what not
+///
+/// * While a handler runs nobody else's does, unless its process is stopped, or cut off from the
+///   store, for longer than two thirds of `lock_ttl`, less a round trip. A handler that fails,
+///   panics or is dropped leaves the event to be delivered again at once; one that dies, after
+///   `lock_ttl`.
+/// * After it returned `Ok`, no handler runs for this event while the record lives.
+/// * This is *at least once*: a process that dies between the handler's effect and the mark
+///   leaves an event that is handled again. Make the effect itself idempotent, or write the
+///   event's id in the same transaction.
+///
+/// Laws: `helpers::process_once_runs_once`, `helpers::process_once_forgets_failures`,
+/// `faults::process_once_runs_once`.
 ///
 /// # Errors
 ///
-/// As there.
+/// `handler`'s own, those of the store, and [`InProgress`](crate::ErrorKind::InProgress) with
+/// `retry_after` where another caller handles the event now: answer the sender with an error
+/// so that it delivers again. An error with
+/// [`may_have_applied`](crate::Error::may_have_applied) may mean that the handler ran and the
+/// event could not be marked. [`Corrupt`](crate::ErrorKind::Corrupt) where another helper keeps a
+/// record under this key, [`Timeout`](crate::ErrorKind::Timeout) where the store answers later than
+/// `lock_ttl`, [`Unsupported`](crate::ErrorKind::Unsupported) outside of a tokio runtime,
+/// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a bad id or option.
+///
+/// # Cancel safety
+///
+/// Dropped while the handler runs, it frees the claim. Dropped later, it still marks the
+/// event.
+///
+/// # Examples
+///
+/// ```
+/// use derp_kv_core::{Dedup, KvStoreExt, Processed};
+/// # async fn ship() -> anyhow::Result<()> { Ok(()) }
+/// # #[tokio::main] async fn main() -> anyhow::Result<()> {
+/// # let kv = derp_kv_memory::MemoryStore::new();
+/// assert_eq!(kv.process_once("evt_1", &Dedup::default(), ship).await?, Processed::Now(()));
+/// assert_eq!(kv.process_once("evt_1", &Dedup::default(), ship).await?, Processed::Before);
+/// # Ok(()) }
+/// ```
 pub async fn process_once<S, K, T, F, Fut, E>(
     store: &S,
     event_id: K,
-    options: Dedup,
+    options: &Dedup,
     handler: F,
 ) -> Result<Processed<T>, E>
 where
     S: KvStore + Clone,
-    K: AsRef<[u8]> + Send + Sync,
-    T: Send,
-    F: FnOnce() -> Fut + Send,
-    Fut: Future<Output = Result<T, E>> + Send,
-    E: From<Error> + Send,
+    K: AsRef<[u8]>,
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    E: From<Error>,
 {
-    let named = |error: Error| error.with_operation("process_once");
-    let key = helper_key(&options.key_prefix, event_id.as_ref()).map_err(named)?;
-    Ttl::new(options.ttl).map_err(named)?;
-    let lock_ttl = check_duration("lock_ttl", options.lock_ttl).map_err(named)?;
-    if store.exists(&key).await.map_err(named)? {
-        return Ok(Processed::Before);
+    let named = |error: Error| error.with_operation(Operation::ProcessOnce);
+    let lock_ttl = options.check().map_err(named)?;
+    let key = helper_key(WEBHOOK_PREFIX, &options.key_prefix, event_id.as_ref()).map_err(named)?;
+    if let Some(record) = store.get(&key).await.map_err(named)? {
+        return Ok(before(&record).map_err(named)?);
     }
+    check_runtime().map_err(named)?;
     let lease = match claim(store, &key, None, lock_ttl).await.map_err(named)? {
         Claim::Locked(lease) => lease,
-        Claim::Found(_) => return Ok(Processed::Before),
+        Claim::Found(record) => return Ok(before(&record).map_err(named)?),
         Claim::Held => {
             let message = "another caller handles this event";
-            let error = Error::new(ErrorKind::InProgress, message).with_retry_after(lock_ttl);
-            return Err(named(error).into());
+            let error = Error::new(ErrorKind::InProgress, message);
+            return Err(named(error.with_retry_after(lock_ttl)).into());
         }
+        Claim::Late => return Err(named(too_slow()).into()),
     };
     let value = match handler().await {
         Ok(value) => value,
@@ -124,13 +145,28 @@ where
             return Err(error);
         }
     };
-    let record = Record {
+    let write = WriteOnce {
         key,
         value: Bytes::from_static(PROCESSED),
+        // There is no smaller one.
+        instead: None,
         ttl: options.ttl,
         pause: RETRY_DELAY,
         patience: lock_ttl,
     };
-    record.write(store, lease).await.map_err(named)?;
+    write.write(store, lease).await.map_err(named)?;
     Ok(Processed::Now(value))
+}
+
+/// Reads a record that was there before. One that another helper wrote must not pass for an event
+/// that was processed: the event would be lost. A number is a counter unless it is 1, which this
+/// helper writes. Any other text marks the event, such as another library's word for it.
+fn before<T>(record: &[u8]) -> Result<Processed<T>> {
+    let is_counter = record != PROCESSED && Counter::parse(record).is_ok();
+    if is_counter || StoredRecord::decode(record).is_ok() {
+        let message = "the record under this event's key is another helper's: no two may have the \
+                       same `key_prefix`";
+        return Err(Error::new(ErrorKind::Corrupt, message));
+    }
+    Ok(Processed::Before)
 }

@@ -2,3 +2,6 @@
 
 pub(crate) mod dedup;
 pub(crate) mod idempotency;
+pub(crate) mod options;
+pub(crate) mod record;
+mod shape;

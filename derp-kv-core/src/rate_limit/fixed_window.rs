@@ -1,124 +1,68 @@
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use crate::coordinate::keys::{check_duration, helper_key};
 use crate::error::{Error, ErrorKind, Result};
+use crate::operation::Operation;
+use crate::rate_limit::limit::RateLimit;
+use crate::rate_limit::status::RateLimitStatus;
 use crate::store::counter::Counter;
 use crate::store::expiry::Expiry;
 use crate::store::kv_store::KvStore;
 
-/// A limit of so many calls a window.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use]
-pub struct RateLimit {
-    limit: u64,
-    window: Duration,
-    cost: u64,
-    key_prefix: String,
-}
+/// How much longer than the window a counter may last that began with this very limit: a store may
+/// keep whole seconds, and rounds up.
+const ROUNDING: Duration = Duration::from_secs(1);
 
-impl RateLimit {
-    /// `limit` calls in each `window`; a limit of 0 denies all.
-    pub fn new(limit: u64, window: Duration) -> Self {
-        Self { limit, window, cost: 1, key_prefix: "derp:ratelimit".to_owned() }
-    }
-
-    /// What this call counts for, from 1 to the limit. By default 1.
-    pub fn cost(mut self, cost: u64) -> Self {
-        self.cost = cost;
-        self
-    }
-
-    /// What the counter's key begins with. By default `derp:ratelimit`.
-    pub fn key_prefix(mut self, key_prefix: impl Into<String>) -> Self {
-        self.key_prefix = key_prefix.into();
-        self
-    }
-
-    fn check(&self, id: &[u8]) -> Result<(Bytes, i64)> {
-        let invalid = |message: &'static str| Error::new(ErrorKind::InvalidArgument, message);
-        let key = helper_key(&self.key_prefix, id)?;
-        check_duration("window", self.window)?;
-        if self.cost == 0 {
-            return Err(invalid("`cost` must be above zero; `rate_limit_peek` counts nothing"));
-        }
-        if self.cost > self.limit && self.limit > 0 {
-            return Err(invalid("`cost` is above the limit: the call could never be allowed"));
-        }
-        let cost = i64::try_from(self.cost)
-            .map_err(|_| invalid("`cost` must be at most 9223372036854775807"))?;
-        Ok((key, cost))
-    }
-
-    /// No counter goes further than an `i64`.
-    fn allows(&self, count: u64) -> bool {
-        count <= self.limit.min(i64::MAX.unsigned_abs())
-    }
-
-    fn status(
-        &self,
-        count: i64,
-        expiry: Expiry,
-        allowed: impl FnOnce(u64) -> bool,
-    ) -> RateLimitStatus {
-        let count = u64::try_from(count).unwrap_or(0);
-        // A counter of a longer window, from before a change of the limit, binds nobody to it.
-        let reset_after = expiry.remaining().map_or(self.window, |left| left.min(self.window));
-        let allowed = allowed(count);
-        RateLimitStatus {
-            allowed,
-            count,
-            limit: self.limit,
-            remaining: self.limit.saturating_sub(count),
-            retry_after: (!allowed).then_some(reset_after),
-            reset_after,
-        }
-    }
-}
-
-/// The answer to a call under a [`RateLimit`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RateLimitStatus {
-    /// Whether the call may go on.
-    pub allowed: bool,
-    /// What was counted in this window, denied calls included.
-    pub count: u64,
-    /// The limit.
-    pub limit: u64,
-    /// What is left in this window, 0 at the least.
-    pub remaining: u64,
-    /// For a denied call, when the next window begins; never longer than a window.
-    pub retry_after: Option<Duration>,
-    /// When this window ends.
-    pub reset_after: Duration,
-}
-
-impl RateLimitStatus {
-    /// [`retry_after`](Self::retry_after) in whole seconds, rounded up: the value of the HTTP
-    /// header `Retry-After`.
-    #[must_use]
-    pub fn retry_after_secs(&self) -> Option<u64> {
-        self.retry_after.map(|left| left.as_secs() + u64::from(left.subsec_nanos() > 0))
-    }
-}
-
-/// Counts a call and tells whether it is within the limit.
+/// Counts a call and tells whether it is within the limit: a fixed window that begins with
+/// the first call, at `{prefix}:{id}`.
 ///
-/// See [`KvStoreExt::rate_limit`](crate::KvStoreExt::rate_limit).
+/// # What is guaranteed, and what not
+///
+/// * One command. Of N simultaneous calls exactly `limit` are allowed, over any number of
+///   processes.
+/// * Denied calls are counted too, with their whole cost: of a limit of 10 with 5 used, a denied call
+///   of cost 9 leaves nothing for one of cost 1. The window does not grow by them.
+/// * A limit that is changed binds at once. A counter that lasts for longer than the window, because
+///   the window was longer when it began, is cut to the window by the call that finds it, in a
+///   second command; so is a counter that was found without an expiry.
+/// * A call that fails may have been counted. Whether to let it through then is yours to say.
+/// * Around the edge of a window up to twice the limit may pass.
+///
+/// Laws: `helpers::rate_limit_is_exact`, `helpers::rate_limit_window_ends`,
+/// `helpers::rate_limit_repairs_immortal_counters`, `helpers::rate_limit_binds_at_once`,
+/// `helpers::rate_limit_counts_costs`, `faults::rate_limit_counts_what_was_applied`.
 ///
 /// # Errors
 ///
-/// As there.
-pub async fn rate_limit<S, K>(store: &S, id: K, limit: RateLimit) -> Result<RateLimitStatus>
+/// Those of the store, where the call may have been counted, and
+/// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a bad id, a window out of range,
+/// a cost of 0 or above the limit, and a `key_prefix` that is another helper's.
+///
+/// # Cancel safety
+///
+/// A dropped call is counted or not.
+///
+/// # Examples
+///
+/// ```
+/// # use std::time::Duration;
+/// use derp_kv_core::{KvStoreExt, RateLimit};
+/// # #[tokio::main] async fn main() -> derp_kv_core::Result<()> {
+/// # let kv = derp_kv_memory::MemoryStore::new();
+/// let limit = RateLimit::new(1, Duration::from_secs(60));
+/// assert!(kv.rate_limit("checkout:ada", &limit).await?.allowed);
+/// let denied = kv.rate_limit("checkout:ada", &limit).await?;
+/// assert!(!denied.allowed && denied.retry_after_secs() <= Some(60));
+/// # Ok(()) }
+/// ```
+pub async fn rate_limit<S, K>(store: &S, id: K, limit: &RateLimit) -> Result<RateLimitStatus>
 where
     S: KvStore + ?Sized,
-    K: AsRef<[u8]> + Send + Sync,
+    K: AsRef<[u8]>,
 {
-    let named = |error: Error| error.with_operation("rate_limit");
-    let (key, cost) = limit.check(id.as_ref()).map_err(named)?;
-    let (counter, counted) = match store.incr(&key, cost, Some(limit.window)).await {
+    let named = |error: Error| error.with_operation(Operation::RateLimit);
+    let key = limit.key(id.as_ref()).map_err(named)?;
+    let (cost, window) = limit.check().map_err(named)?;
+    let (counter, counted) = match store.incr(&key, cost, Some(window)).await {
         Ok(counter) => (counter, true),
         Err(error) if error.kind() == ErrorKind::NotAnInteger => {
             let full = full(store, &key).await.and_then(|full| full.ok_or(error));
@@ -126,13 +70,17 @@ where
         }
         Err(error) => return Err(named(error)),
     };
-    if counter.expiry == Expiry::Never {
-        // Left by something else than this call, which creates it with its expiry: without one
-        // it would deny for ever. The call is counted already.
-        let given = store.expire(&key, limit.window).await;
+    let left = counter.expiry.remaining().filter(|left| *left <= window + ROUNDING);
+    if left.is_none() {
+        // A counter that something else left without an expiry would deny for ever, and one of a
+        // longer window, from before the limit was changed, for longer than this limit says. The
+        // call is counted already.
+        let given = store.expire(&key, window).await;
         given.map_err(|error| named(error).with_may_have_applied(true))?;
     }
-    Ok(limit.status(counter.value, counter.expiry, |count| counted && limit.allows(count)))
+    let reset_after = left.unwrap_or(window);
+    let allowed = |count| counted && limit.allows(count);
+    Ok(RateLimitStatus::new(limit, counter.value, reset_after, allowed))
 }
 
 /// A counter that is too high to be counted up.
@@ -141,41 +89,86 @@ async fn full<S: KvStore + ?Sized>(store: &S, key: &[u8]) -> Result<Option<Count
     Ok(Counter::parse(&value).ok().map(|value| Counter { value, expiry }))
 }
 
-/// Tells how a call would fare, and counts nothing.
+/// Tells how a call would fare, and counts and changes nothing.
 ///
-/// See [`KvStoreExt::rate_limit_peek`](crate::KvStoreExt::rate_limit_peek).
+/// A counter that lasts for longer than the window, from before the limit was changed, is told as it
+/// is: it goes on until the next call that is counted cuts it.
 ///
 /// # Errors
 ///
-/// As there.
-pub async fn rate_limit_peek<S, K>(store: &S, id: K, limit: RateLimit) -> Result<RateLimitStatus>
+/// As [`rate_limit`](crate::KvStoreExt::rate_limit), and
+/// [`NotAnInteger`](crate::ErrorKind::NotAnInteger) where the key holds something else.
+///
+/// # Cancel safety
+///
+/// Nothing is written; drop it at any time.
+///
+/// # Examples
+///
+/// ```
+/// # use std::time::Duration;
+/// use derp_kv_core::{KvStoreExt, RateLimit};
+/// # #[tokio::main] async fn main() -> derp_kv_core::Result<()> {
+/// # let kv = derp_kv_memory::MemoryStore::new();
+/// let limit = RateLimit::new(5, Duration::from_secs(60));
+/// assert_eq!(kv.rate_limit_peek("checkout:ada", &limit).await?.remaining, 5);
+/// # Ok(()) }
+/// ```
+pub async fn rate_limit_peek<S, K>(store: &S, id: K, limit: &RateLimit) -> Result<RateLimitStatus>
 where
     S: KvStore + ?Sized,
-    K: AsRef<[u8]> + Send + Sync,
+    K: AsRef<[u8]>,
 {
-    let named = |error: Error| error.with_operation("rate_limit_peek");
-    let (key, _) = limit.check(id.as_ref()).map_err(named)?;
+    let named = |error: Error| error.with_operation(Operation::RateLimitPeek);
+    let key = limit.key(id.as_ref()).map_err(named)?;
+    let (_, window) = limit.check().map_err(named)?;
     let (count, expiry) = match store.get_with_ttl(&key).await.map_err(named)? {
         Some((value, expiry)) => (Counter::parse(&value).map_err(named)?, expiry),
-        None => (0, Expiry::In(limit.window)),
+        None => (0, Expiry::In(window)),
     };
-    let cost = limit.cost;
-    Ok(limit.status(count, expiry, |count| limit.allows(count.saturating_add(cost))))
+    // A longer window, from before the limit was changed, lasts until the next call is counted.
+    let reset_after: Duration = expiry.remaining().unwrap_or(window);
+    let allowed = |count: u64| limit.allows(count.saturating_add(limit.cost));
+    let mut status = RateLimitStatus::new(limit, count, reset_after, allowed);
+    if expiry == Expiry::Never {
+        // It stays until the next call that is counted gives it an expiry.
+        status.retry_after = None;
+    }
+    Ok(status)
 }
 
-/// Forgets what was counted and tells whether anything was.
+/// Forgets what was counted for `id`, and tells whether anything was. Of the limit only the
+/// `key_prefix` matters.
 ///
-/// See [`KvStoreExt::rate_limit_reset`](crate::KvStoreExt::rate_limit_reset).
+/// Laws: `helpers::rate_limit_reset_forgets`.
 ///
 /// # Errors
 ///
-/// As there.
-pub async fn rate_limit_reset<S, K>(store: &S, id: K, limit: RateLimit) -> Result<bool>
+/// Those of the store, and [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a bad id.
+///
+/// # Cancel safety
+///
+/// The counter is deleted or not; what it answered is lost.
+///
+/// # Examples
+///
+/// ```
+/// # use std::time::Duration;
+/// use derp_kv_core::{KvStoreExt, RateLimit};
+/// # #[tokio::main] async fn main() -> derp_kv_core::Result<()> {
+/// # let kv = derp_kv_memory::MemoryStore::new();
+/// let limit = RateLimit::new(1, Duration::from_secs(60));
+/// kv.rate_limit("checkout:ada", &limit).await?;
+/// assert!(kv.rate_limit_reset("checkout:ada", &limit).await?);
+/// assert!(kv.rate_limit("checkout:ada", &limit).await?.allowed);
+/// # Ok(()) }
+/// ```
+pub async fn rate_limit_reset<S, K>(store: &S, id: K, limit: &RateLimit) -> Result<bool>
 where
     S: KvStore + ?Sized,
-    K: AsRef<[u8]> + Send + Sync,
+    K: AsRef<[u8]>,
 {
-    let named = |error: Error| error.with_operation("rate_limit_reset");
-    let (key, _) = limit.check(id.as_ref()).map_err(named)?;
+    let named = |error: Error| error.with_operation(Operation::RateLimitReset);
+    let key = limit.key(id.as_ref()).map_err(named)?;
     store.delete(&key).await.map_err(named)
 }

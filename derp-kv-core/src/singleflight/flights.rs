@@ -1,23 +1,20 @@
 use std::fmt;
-use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use dashmap::DashMap;
-use futures_util::future::{Either, select};
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::Instant;
 
-use crate::error::{Error, ErrorKind};
+use crate::singleflight::flight::Flight;
+#[cfg(feature = "mutants")]
+use crate::singleflight::mutant::Mutant;
 
 /// The computations that callers of one store share within the process, by key.
 ///
-/// A backend keeps one for each keyspace and returns it from
-/// [`KvStore::flights`](crate::KvStore::flights); the helpers do the rest. Of the callers that
-/// share a flight one at a time leads: it does the work, and lands a value for all of them or,
-/// where it fails, panics or is dropped, leaves the lead to the next. No entry outlives the last
-/// of its callers.
+/// A backend keeps one beside its data and returns it from
+/// [`KvStore::flights`](crate::KvStore::flights); the helpers do the rest. It is a handle: clones,
+/// and handles [`under`](Self::under) a prefix, share one map, in which each flight stands under
+/// the full key. No entry outlives the last of its callers.
 ///
 /// # Examples
 ///
@@ -27,10 +24,20 @@ use crate::error::{Error, ErrorKind};
 /// let flights = Flights::new();
 /// assert!(flights.is_empty());
 /// ```
-#[derive(Default)]
+#[derive(Clone)]
 pub struct Flights {
+    shared: Arc<Shared>,
+    prefix: Bytes,
+}
+
+#[derive(Default)]
+struct Shared {
     cached: FlightMap,
     idempotent: FlightMap,
+    /// How many flights both maps hold: a look at it spares most hits a look into a map.
+    under_way: AtomicUsize,
+    #[cfg(feature = "mutants")]
+    mutant: Option<Mutant>,
 }
 
 type FlightMap = DashMap<Bytes, Arc<Flight>>;
@@ -42,6 +49,12 @@ pub(crate) enum Purpose {
     Idempotent,
 }
 
+impl Default for Flights {
+    fn default() -> Self {
+        Self { shared: Arc::default(), prefix: Bytes::new() }
+    }
+}
+
 impl Flights {
     /// No flights yet.
     #[must_use]
@@ -49,10 +62,31 @@ impl Flights {
         Self::default()
     }
 
-    /// How many keys have a flight under way.
+    /// Flights that go wrong in one way.
+    #[cfg(feature = "mutants")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn broken(mutant: Mutant) -> Self {
+        let shared = Shared { mutant: Some(mutant), ..Shared::default() };
+        Self { shared: Arc::new(shared), prefix: Bytes::new() }
+    }
+
+    /// A handle for a store that puts `prefix` in front of its keys: it shares its flights with
+    /// every other handle that comes to the same full keys.
+    #[must_use]
+    pub fn under(&self, prefix: &Bytes) -> Self {
+        let prefix = if self.prefix.is_empty() {
+            prefix.clone()
+        } else {
+            [&self.prefix[..], prefix].concat().into()
+        };
+        Self { shared: self.shared.clone(), prefix }
+    }
+
+    /// How many keys have a flight under way, those of other prefixes included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.cached.len() + self.idempotent.len()
+        self.shared.under_way.load(Ordering::SeqCst)
     }
 
     /// Whether no flight is under way.
@@ -61,6 +95,51 @@ impl Flights {
         self.len() == 0
     }
 
+    /// The flight of `key`, boarded, where there is one.
+    pub(crate) fn board_existing(&self, purpose: Purpose, key: &[u8]) -> Option<Seat> {
+        if self.is_empty() {
+            return None;
+        }
+        let key = self.full_key(key);
+        let entry = self.shared.map(purpose).get(&key)?;
+        // Under the map's lock, under which the last one aboard leaves.
+        entry.board();
+        Some(Seat { listed: Some((self.shared.clone(), purpose, key)), flight: entry.clone() })
+    }
+
+    /// The flight of `key`, boarded: the one under way, or a new one.
+    pub(crate) fn board(&self, purpose: Purpose, key: &[u8]) -> Seat {
+        let key = self.full_key(key);
+        let entry = self.shared.map(purpose).entry(key.clone()).or_insert_with(|| {
+            self.shared.under_way.fetch_add(1, Ordering::SeqCst);
+            self.shared.new_flight()
+        });
+        entry.board();
+        let flight = entry.clone();
+        drop(entry);
+        Seat { listed: Some((self.shared.clone(), purpose, key)), flight }
+    }
+
+    /// Lets nobody board the present flight of `key` any more and returns it; those aboard stay.
+    pub(crate) fn detach(&self, purpose: Purpose, key: &[u8]) -> Option<Arc<Flight>> {
+        if self.is_empty() {
+            return None;
+        }
+        let (_, flight) = self.shared.map(purpose).remove(&self.full_key(key))?;
+        self.shared.under_way.fetch_sub(1, Ordering::SeqCst);
+        Some(flight)
+    }
+
+    fn full_key(&self, key: &[u8]) -> Bytes {
+        if self.prefix.is_empty() {
+            Bytes::copy_from_slice(key)
+        } else {
+            [&self.prefix[..], key].concat().into()
+        }
+    }
+}
+
+impl Shared {
     fn map(&self, purpose: Purpose) -> &FlightMap {
         match purpose {
             Purpose::Cached => &self.cached,
@@ -68,196 +147,61 @@ impl Flights {
         }
     }
 
-    /// Joins the flight of `key` where there is one.
-    pub(crate) fn join_existing(&self, purpose: Purpose, key: &[u8]) -> Option<Ticket<'_>> {
-        let map = self.map(purpose);
-        let entry = map.get(key)?;
-        // Under the shard's read lock; the last user leaves under its write lock.
-        entry.users.fetch_add(1, Ordering::Relaxed);
-        let flight = entry.value().clone();
-        Some(Ticket { place: Some((map, entry.key().clone())), flight })
+    fn new_flight(&self) -> Arc<Flight> {
+        #[cfg(feature = "mutants")]
+        if let Some(mutant) = self.mutant {
+            return Arc::new(Flight::broken(mutant));
+        }
+        Arc::default()
     }
 
-    /// Joins the flight of `key`, or opens one.
-    pub(crate) fn join(&self, purpose: Purpose, key: &[u8]) -> Ticket<'_> {
-        let map = self.map(purpose);
-        let key = Bytes::copy_from_slice(key);
-        let entry = map.entry(key.clone()).or_default();
-        entry.users.fetch_add(1, Ordering::Relaxed);
-        let flight = entry.value().clone();
-        drop(entry);
-        Ticket { place: Some((map, key)), flight }
-    }
-
-    /// Lets nobody join the present flight of `key` any more; those on board stay.
-    pub(crate) fn detach(&self, purpose: Purpose, key: &[u8]) {
-        self.map(purpose).remove(key);
+    /// Takes the flight out of the map where it is `flight` and `gone` agrees, under the map's lock.
+    fn remove_if(
+        &self,
+        purpose: Purpose,
+        key: &Bytes,
+        flight: &Arc<Flight>,
+        gone: impl FnOnce() -> bool,
+    ) {
+        let this = |_: &Bytes, found: &Arc<Flight>| Arc::ptr_eq(found, flight) && gone();
+        if self.map(purpose).remove_if(key, this).is_some() {
+            self.under_way.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 }
 
 impl fmt::Debug for Flights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flights").field("len", &self.len()).finish()
+        f.debug_struct("Flights").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 
-struct Flight {
-    users: AtomicUsize,
-    lead: Semaphore,
-    landed: OnceLock<Bytes>,
-    broken: OnceLock<Error>,
-    beside: Semaphore,
-    tag: Mutex<Option<String>>,
-    /// The value of the lock as last seen, and since when it has been that.
-    holder: Mutex<Option<(Bytes, Instant)>>,
+/// One caller's stay aboard a flight: dropped, it leaves.
+pub(crate) struct Seat {
+    /// Where the flight stands in the map; none for a flight that nobody else can board.
+    listed: Option<(Arc<Shared>, Purpose, Bytes)>,
+    pub(crate) flight: Arc<Flight>,
 }
 
-impl Default for Flight {
-    fn default() -> Self {
-        Self {
-            users: AtomicUsize::new(0),
-            lead: Semaphore::new(1),
-            landed: OnceLock::new(),
-            broken: OnceLock::new(),
-            beside: Semaphore::new(1),
-            tag: Mutex::new(None),
-            holder: Mutex::new(None),
-        }
-    }
-}
-
-/// One caller's place in a flight.
-pub(crate) struct Ticket<'a> {
-    /// The map and key to leave; none for a flight that nobody else can join.
-    place: Option<(&'a FlightMap, Bytes)>,
-    flight: Arc<Flight>,
-}
-
-/// What a caller's wait for its turn came to.
-pub(crate) enum Turn<'a> {
-    /// The caller does the work.
-    Lead(Lead<'a>),
-    /// A leader landed this.
-    Landed(Bytes),
-    /// The store failed the leader like this: everybody asks it for themselves.
-    Broken(Error),
-}
-
-impl Ticket<'_> {
+impl Seat {
     /// A flight of one caller, for stores that share none.
     pub(crate) fn alone() -> Self {
-        Self { place: None, flight: Arc::default() }
+        Self { listed: None, flight: Arc::default() }
     }
 
-    pub(crate) async fn turn(&self) -> Turn<'_> {
-        let permit = self.flight.lead.acquire().await;
-        match (self.flight.landed.get(), permit) {
-            (Some(value), _) => Turn::Landed(value.clone()),
-            (None, Ok(permit)) => Turn::Lead(Lead { ticket: self, _permit: permit }),
-            (None, Err(_)) => Turn::Broken(self.broken()),
+    /// Lets nobody board the flight any more, which has ended: who comes later opens another.
+    pub(crate) fn close(&self) {
+        if let Some((shared, purpose, key)) = &self.listed {
+            shared.remove_if(*purpose, key, &self.flight, || true);
         }
-    }
-
-    /// As [`turn`](Self::turn), and for the one place of a caller that works beside the lead.
-    pub(crate) async fn turn_or_place(&self) -> Either<Turn<'_>, SemaphorePermit<'_>> {
-        let (turn, place) = (pin!(self.turn()), pin!(self.flight.beside.acquire()));
-        match select(turn, place).await {
-            Either::Left((turn, _)) => Either::Left(turn),
-            Either::Right((Ok(place), _)) => Either::Right(place),
-            // The flight has ended, and says how.
-            Either::Right((Err(_), turn)) => Either::Left(turn.await),
-        }
-    }
-
-    /// The place beside the lead, once it is free; none where the flight ends before.
-    pub(crate) async fn place_beside(&self) -> Option<SemaphorePermit<'_>> {
-        self.flight.beside.acquire().await.ok()
-    }
-
-    /// The place beside the lead, where it is free.
-    pub(crate) fn try_place_beside(&self) -> Option<SemaphorePermit<'_>> {
-        self.flight.beside.try_acquire().ok()
-    }
-
-    /// Since when the lock has had this value, as far as anybody on board knows.
-    pub(crate) fn held_since(&self, value: &Bytes) -> Instant {
-        let mut holder = self.flight.holder.lock().unwrap_or_else(PoisonError::into_inner);
-        match &*holder {
-            Some((known, since)) if known == value => *since,
-            _ => holder.insert((value.clone(), Instant::now())).1,
-        }
-    }
-
-    /// What somebody on board has landed.
-    pub(crate) fn landed(&self) -> Option<Bytes> {
-        self.flight.landed.get().cloned()
-    }
-
-    fn broken(&self) -> Error {
-        self.flight.broken.get().map_or_else(
-            || Error::new(ErrorKind::Abandoned, "the computation ended without a result"),
-            Error::copy,
-        )
-    }
-
-    /// Gives `value` to all who share the flight and ends it: who comes later opens another.
-    pub(crate) fn land(&self, value: Bytes) {
-        // The first landing is the one that counts.
-        let _ = self.flight.landed.set(value);
-        self.close();
-    }
-
-    /// What the leader that is at work has marked the flight with.
-    pub(crate) fn tag(&self) -> Option<String> {
-        self.flight.tag.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn close(&self) {
-        if let Some((map, key)) = &self.place {
-            map.remove_if(key, |_, flight| Arc::ptr_eq(flight, &self.flight));
-        }
-        self.flight.lead.close();
-        self.flight.beside.close();
     }
 }
 
-impl Drop for Ticket<'_> {
+impl Drop for Seat {
     fn drop(&mut self) {
-        if let Some((map, key)) = &self.place {
-            // Counted under the shard's lock, where joining counts too: the last one out is known.
-            map.remove_if(key, |_, flight| {
-                Arc::ptr_eq(flight, &self.flight)
-                    && flight.users.fetch_sub(1, Ordering::Relaxed) == 1
-            });
+        if let Some((shared, purpose, key)) = &self.listed {
+            // Counted under the map's lock, where boarding counts too: the last one is known.
+            shared.remove_if(*purpose, key, &self.flight, || self.flight.leave());
         }
-    }
-}
-
-/// The lead of a flight. Dropped without a landing, it goes to the next caller.
-pub(crate) struct Lead<'a> {
-    ticket: &'a Ticket<'a>,
-    _permit: SemaphorePermit<'a>,
-}
-
-impl Lead<'_> {
-    pub(crate) fn land(self, value: Bytes) {
-        self.ticket.land(value);
-    }
-
-    /// Sends all who share the flight to the store themselves; `error` is what it said.
-    pub(crate) fn break_up(self, error: &Error) {
-        let _ = self.ticket.flight.broken.set(error.copy());
-        self.ticket.close();
-    }
-
-    pub(crate) fn mark(&self, tag: Option<&str>) {
-        let mut mark = self.ticket.flight.tag.lock().unwrap_or_else(PoisonError::into_inner);
-        *mark = tag.map(str::to_owned);
-    }
-}
-
-impl Drop for Lead<'_> {
-    fn drop(&mut self) {
-        self.mark(None);
     }
 }

@@ -4,11 +4,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::stream::BoxStream;
+use tokio::runtime::Handle;
 
 use crate::error::Result;
 use crate::singleflight::flights::Flights;
 use crate::store::counter::Counter;
 use crate::store::expiry::Expiry;
+use crate::store::observer::Observer;
 
 /// One asynchronous key-value store: what every backend provides and every helper builds on.
 ///
@@ -36,6 +38,8 @@ use crate::store::expiry::Expiry;
 /// * `concurrency::linearizable`: operations on one key are linearizable.
 /// * `concurrency::cancel_is_all_or_nothing`: a dropped future leaves a single-key operation
 ///   wholly applied or not applied, and never harms a later call.
+/// * `concurrency::lets_others_run`: a loop of operations lets the other tasks of its thread run: an
+///   operation that never waits takes part in tokio's cooperative budget.
 /// * `errors::never_show_values`: no error shows a value.
 /// * `errors::refusals_are_certain`: a call refused for its argument, or for what the key holds,
 ///   is neither [`may_have_applied`](crate::Error::may_have_applied) nor
@@ -192,6 +196,8 @@ pub trait KvStore: fmt::Debug + Send + Sync + 'static {
     ///   prefix.
     /// * `scan::ends_when_dropped`: a dropped stream stops, and harms nothing.
     ///
+    /// The stream owns what it needs, so that it can be returned from a handler.
+    ///
     /// A key may be yielded more than once while the store resizes or reshards. A scan is not a
     /// snapshot: of the keys written or deleted meanwhile it may show any. It asks for more only
     /// when the consumer does.
@@ -215,9 +221,12 @@ pub trait KvStore: fmt::Debug + Send + Sync + 'static {
     /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
     /// #     .block_on(example(derp_kv_memory::MemoryStore::new())).unwrap();
     /// ```
-    fn scan(&self, prefix: &[u8]) -> BoxStream<'_, Result<Bytes>>;
+    fn scan(&self, prefix: &[u8]) -> BoxStream<'static, Result<Bytes>>;
 
     /// Writes `value` under `key`, whatever was there before.
+    ///
+    /// It is a plain write: a [`guarded_get`](crate::KvStoreExt::guarded_get) that is computing the
+    /// same key stores its older value over it. [`refresh`](crate::KvStoreExt::refresh) wins.
     ///
     /// * `basics::set_replaces`: value and expiry of an earlier write are gone.
     /// * `expiry::none_clears`: a `ttl` of `None` means no expiry, also where there was one.
@@ -282,6 +291,9 @@ pub trait KvStore: fmt::Debug + Send + Sync + 'static {
     async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()>;
 
     /// Deletes `key` and tells whether it was there.
+    ///
+    /// It is a plain write: a [`guarded_get`](crate::KvStoreExt::guarded_get) that is computing the
+    /// same key brings its older value back. [`invalidate`](crate::KvStoreExt::invalidate) wins.
     ///
     /// * `basics::delete_reports_presence`: true exactly where a live key went away.
     /// * `concurrency::one_delete_wins`: of racing deletions exactly one reports the key.
@@ -529,9 +541,22 @@ pub trait KvStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// A store that returns `Some` gets the in-process half of
     /// [`guarded_get`](crate::KvStoreExt::guarded_get): concurrent callers of one key share one
-    /// computation. All clones of a handle return the same flights, and handles on different
-    /// keyspaces never do.
+    /// computation (singleflight). All handles on one keyspace return the same flights, and handles
+    /// on different keyspaces never do.
     fn flights(&self) -> Option<&Flights> {
+        None
+    }
+
+    /// Where the store's background work runs, if it has a runtime of its own.
+    ///
+    /// Leases are renewed there, so that work that blocks its own threads does not lose its lease.
+    /// By default there is none, and a lease is renewed on the runtime of the caller that took it.
+    fn runtime(&self) -> Option<Handle> {
+        None
+    }
+
+    /// Who hears what the helpers do on this store. By default nobody.
+    fn observer(&self) -> Option<&dyn Observer> {
         None
     }
 }

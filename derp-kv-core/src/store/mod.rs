@@ -3,6 +3,8 @@
 pub(crate) mod counter;
 pub(crate) mod expiry;
 pub(crate) mod kv_store;
+pub(crate) mod layered;
+pub(crate) mod observer;
 pub(crate) mod pointers;
 pub(crate) mod prefixed;
 pub(crate) mod ttl;

@@ -6,12 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
+use tokio::runtime::Handle;
 
 use crate::error::Result;
 use crate::singleflight::flights::Flights;
 use crate::store::counter::Counter;
 use crate::store::expiry::Expiry;
 use crate::store::kv_store::KvStore;
+use crate::store::observer::Observer;
 
 /// One forwarded method, spelled out the way `async_trait` spells it: an `async fn` here would
 /// box the inner boxed future a second time.
@@ -52,12 +54,20 @@ macro_rules! forward_store {
                 key: &'b [u8], seen: Option<&'c [u8]>, at_most: Duration
             ) -> ());
 
-            fn scan(&self, prefix: &[u8]) -> BoxStream<'_, Result<Bytes>> {
+            fn scan(&self, prefix: &[u8]) -> BoxStream<'static, Result<Bytes>> {
                 (**self).scan(prefix)
             }
 
             fn flights(&self) -> Option<&Flights> {
                 (**self).flights()
+            }
+
+            fn runtime(&self) -> Option<Handle> {
+                (**self).runtime()
+            }
+
+            fn observer(&self) -> Option<&dyn Observer> {
+                (**self).observer()
             }
         }
     };

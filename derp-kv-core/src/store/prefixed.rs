@@ -1,16 +1,17 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_core::stream::BoxStream;
 use futures_util::StreamExt;
+use tokio::runtime::Handle;
 
 use crate::error::Result;
 use crate::singleflight::flights::Flights;
 use crate::store::counter::Counter;
 use crate::store::expiry::Expiry;
 use crate::store::kv_store::KvStore;
+use crate::store::observer::Observer;
 
 /// A store whose keys all live under a byte prefix of another store.
 ///
@@ -18,9 +19,9 @@ use crate::store::kv_store::KvStore;
 /// beginning of another prefix (end each with a separator that ids cannot hold, such as `:`).
 /// [`scan`](KvStore::scan) yields keys without the prefix, as they were written here.
 ///
-/// Clones share the in-process [`flights`](KvStore::flights), which are this store's own and
-/// never the inner store's: two tenants that use one key must not share a computation. Make one
-/// `Prefixed` per prefix and clone it.
+/// It is a cheap handle: make one for each request. The in-process [`flights`](KvStore::flights) are
+/// the inner store's, under the full keys: two tenants never share a computation, and two handles
+/// of one tenant always do.
 ///
 /// Laws: `prefix::isolates`, `prefix::scan_strips`, `prefix::flights_are_its_own`.
 ///
@@ -40,17 +41,15 @@ use crate::store::kv_store::KvStore;
 pub struct Prefixed<S> {
     inner: S,
     prefix: Bytes,
-    flights: Arc<Flights>,
+    flights: Option<Flights>,
 }
 
 impl<S: KvStore> Prefixed<S> {
     /// A view of `inner` in which every key is under `prefix`.
     pub fn new(inner: S, prefix: impl AsRef<[u8]>) -> Self {
-        Self {
-            inner,
-            prefix: Bytes::copy_from_slice(prefix.as_ref()),
-            flights: Arc::new(Flights::new()),
-        }
+        let prefix = Bytes::copy_from_slice(prefix.as_ref());
+        let flights = inner.flights().map(|flights| flights.under(&prefix));
+        Self { inner, prefix, flights }
     }
 
     /// The prefix.
@@ -94,7 +93,7 @@ impl<S: KvStore> KvStore for Prefixed<S> {
         self.inner.mget(&slices(&keys)).await
     }
 
-    fn scan(&self, prefix: &[u8]) -> BoxStream<'_, Result<Bytes>> {
+    fn scan(&self, prefix: &[u8]) -> BoxStream<'static, Result<Bytes>> {
         let strip = self.prefix.len();
         self.inner
             .scan(&self.key(prefix))
@@ -152,7 +151,15 @@ impl<S: KvStore> KvStore for Prefixed<S> {
     }
 
     fn flights(&self) -> Option<&Flights> {
-        Some(&self.flights)
+        self.flights.as_ref()
+    }
+
+    fn runtime(&self) -> Option<Handle> {
+        self.inner.runtime()
+    }
+
+    fn observer(&self) -> Option<&dyn Observer> {
+        self.inner.observer()
     }
 }
 

@@ -2,18 +2,14 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use async_trait::async_trait;
-use bytes::Bytes;
-use derp_kv_core::{Counter, Error, ErrorKind, Expiry, Flights, KvStore, Result};
+use derp_kv_core::{Error, ErrorKind, Flights, Layer, Layered, Operation, Result};
 use derp_kv_memory::MemoryStore;
-use futures_core::stream::BoxStream;
 use tokio::sync::Semaphore;
 
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum Failure {
     /// Refused: nothing was done.
     Before,
     /// Done, and the answer is lost.
@@ -21,18 +17,38 @@ pub(crate) enum Fault {
 }
 
 /// A handle on shared data, with flights of its own as another process has them.
+pub(crate) type Scripted = Layered<MemoryStore, Plan>;
+
+/// What the calls of a [`Scripted`] handle go through.
 #[derive(Clone, Debug)]
-pub(crate) struct Scripted {
-    data: MemoryStore,
-    flights: Arc<Flights>,
+pub(crate) struct Plan {
+    flights: Flights,
     script: Arc<Script>,
+}
+
+/// A handle whose calls go through as they come.
+pub(crate) fn scripted(data: &MemoryStore) -> Scripted {
+    Layered::new(data.clone(), Plan { flights: Flights::new(), script: Arc::default() })
+}
+
+/// A handle whose calls wait until [`step`](Plan::step) lets one through.
+pub(crate) fn gated(data: &MemoryStore) -> Scripted {
+    let gate = Gate { steps: Semaphore::new(0), waiting: AtomicUsize::new(0) };
+    let script = Script { gate: Some(gate), ..Script::default() };
+    Layered::new(data.clone(), Plan { flights: Flights::new(), script: Arc::new(script) })
+}
+
+/// A handle of the same process as `kv`, whose calls wait at a gate of their own.
+pub(crate) fn gated_beside(data: &MemoryStore, kv: &Scripted) -> Scripted {
+    let Plan { script, .. } = gated(data).layer().clone();
+    Layered::new(data.clone(), Plan { flights: kv.layer().flights.clone(), script })
 }
 
 #[derive(Debug, Default)]
 struct Script {
     /// The operations so far, in order.
-    calls: Mutex<Vec<&'static str>>,
-    fault: Mutex<Option<(usize, Fault)>>,
+    calls: Mutex<Vec<Operation>>,
+    failure: Mutex<Option<(usize, Failure)>>,
     gate: Option<Gate>,
 }
 
@@ -59,35 +75,24 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Scripted {
-    pub(crate) fn of(data: &MemoryStore) -> Self {
-        Self { data: data.clone(), flights: Arc::default(), script: Arc::default() }
-    }
-
-    /// A handle whose calls wait until [`step`](Self::step) lets one through.
-    pub(crate) fn gated(data: &MemoryStore) -> Self {
-        let gate = Gate { steps: Semaphore::new(0), waiting: AtomicUsize::new(0) };
-        let script = Arc::new(Script { gate: Some(gate), ..Script::default() });
-        Self { script, ..Self::of(data) }
-    }
-
+impl Plan {
     /// Fails the call with this number, counted from 0 over all operations.
-    pub(crate) fn fail(&self, number: usize, fault: Fault) {
-        *self.script.fault.lock().unwrap() = Some((number, fault));
+    pub(crate) fn fail(&self, number: usize, failure: Failure) {
+        *self.script.failure.lock().unwrap() = Some((number, failure));
     }
 
     /// Fails the next call.
-    pub(crate) fn fail_next(&self, fault: Fault) {
-        self.fail(self.calls().len(), fault);
+    pub(crate) fn fail_next(&self, failure: Failure) {
+        self.fail(self.calls().len(), failure);
     }
 
     /// The operation that was failed, once it was called.
-    pub(crate) fn failed(&self) -> Option<&'static str> {
-        let (number, _) = (*self.script.fault.lock().unwrap())?;
+    pub(crate) fn failed(&self) -> Option<Operation> {
+        let (number, _) = (*self.script.failure.lock().unwrap())?;
         self.calls().get(number).copied()
     }
 
-    pub(crate) fn calls(&self) -> Vec<&'static str> {
+    pub(crate) fn calls(&self) -> Vec<Operation> {
         self.script.calls.lock().unwrap().clone()
     }
 
@@ -109,90 +114,39 @@ impl Scripted {
         let _waiting = Waiting::at(gate);
         gate.steps.acquire().await.unwrap().forget();
     }
+}
 
-    async fn call<T>(
+impl Layer for Plan {
+    async fn around<T: Send>(
         &self,
-        name: &'static str,
-        call: impl Future<Output = Result<T>>,
+        operation: Operation,
+        _: Option<&[u8]>,
+        call: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
         self.turn().await;
         let number = {
             let mut calls = self.script.calls.lock().unwrap();
-            calls.push(name);
+            calls.push(operation);
             calls.len() - 1
         };
         tokio::task::yield_now().await;
-        let fault = *self.script.fault.lock().unwrap();
-        match fault {
-            Some((failing, Fault::Before)) if failing == number => {
-                Err(Error::new(ErrorKind::Unavailable, "refused by the test").with_operation(name))
+        let failure = *self.script.failure.lock().unwrap();
+        match failure {
+            Some((failing, Failure::Before)) if failing == number => {
+                let error = Error::new(ErrorKind::Unavailable, "refused by the test");
+                Err(error.with_operation(operation))
             }
-            Some((failing, Fault::After)) if failing == number => {
+            Some((failing, Failure::After)) if failing == number => {
                 let _ = call.await;
-                let wrote = !matches!(name, "get" | "get_with_ttl" | "exists" | "ttl" | "mget");
                 Err(Error::new(ErrorKind::Timeout, "the test lost the answer")
-                    .with_operation(name)
-                    .with_may_have_applied(wrote))
+                    .with_operation(operation)
+                    .with_may_have_applied(operation.writes()))
             }
             _ => call.await,
         }
     }
-}
 
-#[async_trait]
-impl KvStore for Scripted {
-    async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        self.call("get", self.data.get(key)).await
-    }
-    async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
-        self.call("get_with_ttl", self.data.get_with_ttl(key)).await
-    }
-    async fn exists(&self, key: &[u8]) -> Result<bool> {
-        self.call("exists", self.data.exists(key)).await
-    }
-    async fn ttl(&self, key: &[u8]) -> Result<Option<Expiry>> {
-        self.call("ttl", self.data.ttl(key)).await
-    }
-    async fn mget(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
-        self.call("mget", self.data.mget(keys)).await
-    }
-    fn scan(&self, prefix: &[u8]) -> BoxStream<'_, Result<Bytes>> {
-        self.data.scan(prefix)
-    }
-    async fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
-        self.call("set", self.data.set(key, value, ttl)).await
-    }
-    async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
-        self.call("mset", self.data.mset(items, ttl)).await
-    }
-    async fn delete(&self, key: &[u8]) -> Result<bool> {
-        self.call("delete", self.data.delete(key)).await
-    }
-    async fn delete_many(&self, keys: &[&[u8]]) -> Result<u64> {
-        self.call("delete_many", self.data.delete_many(keys)).await
-    }
-    async fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
-        self.call("expire", self.data.expire(key, ttl)).await
-    }
-    async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {
-        self.call("set_nx", self.data.set_nx(key, value, ttl)).await
-    }
-    async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
-        self.call("incr", self.data.incr(key, by, ttl)).await
-    }
-    async fn compare_and_set(
-        &self,
-        key: &[u8],
-        expected: &[u8],
-        value: &[u8],
-        ttl: Option<Duration>,
-    ) -> Result<bool> {
-        self.call("compare_and_set", self.data.compare_and_set(key, expected, value, ttl)).await
-    }
-    async fn compare_and_delete(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
-        self.call("compare_and_delete", self.data.compare_and_delete(key, expected)).await
-    }
-    fn flights(&self) -> Option<&Flights> {
+    fn flights<'a>(&'a self, _: Option<&'a Flights>) -> Option<&'a Flights> {
         Some(&self.flights)
     }
 }

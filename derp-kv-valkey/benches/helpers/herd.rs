@@ -90,7 +90,8 @@ pub(crate) async fn work(kv: &ValkeyStore, args: &[String], mut master: Master) 
             tasks.spawn(async move {
                 barrier.wait().await;
                 let begun = Instant::now();
-                let value = kv.guarded_get(key, GuardedGet::ttl(TTL), || async {
+                let options = GuardedGet::new(TTL);
+                let value = kv.guarded_get(key, &options, || async {
                     computed.fetch_add(1, Ordering::Relaxed);
                     tokio::time::sleep(compute).await;
                     anyhow::Ok("value")

@@ -22,7 +22,7 @@ pub(crate) async fn measure(
     let lead = tokio::spawn({
         let (kv, computing, landing) = (kv.clone(), computing.clone(), landing.clone());
         async move {
-            kv.guarded_get("flight", GuardedGet::ttl(TTL), || async {
+            kv.guarded_get("flight", &GuardedGet::new(TTL), || async {
                 computing.notify_one();
                 landing.notified().await;
                 anyhow::Ok("value")
@@ -35,7 +35,7 @@ pub(crate) async fn measure(
     let land = async {
         let follow = |_| async {
             let another = || async { anyhow::Ok("another") };
-            let value = kv.guarded_get("flight", GuardedGet::ttl(TTL), another).await?;
+            let value = kv.guarded_get("flight", &GuardedGet::new(TTL), another).await?;
             ensure!(value == "value", "a follower computed");
             Ok(())
         };

@@ -31,7 +31,7 @@ pub(crate) async fn measure(
         holder.tell(&key).await?;
         ensure!(holder.hear().await? == "computing");
         let nothing = || async { anyhow::Ok("0") };
-        let filled = waiter.guarded_get(key, GuardedGet::ttl(TTL), nothing).await?;
+        let filled = waiter.guarded_get(key, &GuardedGet::new(TTL), nothing).await?;
         let now = now();
         let filled = Duration::from_nanos(std::str::from_utf8(&filled)?.parse()?);
         ensure!(!filled.is_zero(), "the waiter computed");
@@ -54,7 +54,8 @@ pub(crate) async fn measure(
 pub(crate) async fn hold(kv: &ValkeyStore, mut master: Master) -> Result<()> {
     while let Some(key) = master.hear().await? {
         let computing = Notify::new();
-        let call = kv.guarded_get(key, GuardedGet::ttl(TTL), || async {
+        let options = GuardedGet::new(TTL);
+        let call = kv.guarded_get(key, &options, || async {
             computing.notify_one();
             // The waiter has begun to wait by then.
             tokio::time::sleep(Duration::from_millis(15)).await;

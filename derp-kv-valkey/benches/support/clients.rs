@@ -109,12 +109,12 @@ impl<S: KvStore + Clone> Client for Store<S> {
             }
             Op::RateLimit => {
                 let limit = RateLimit::new(u64::MAX / 4, Data::TTL);
-                ensure!(self.0.rate_limit(data.window(at), limit).await?.allowed);
+                ensure!(self.0.rate_limit(data.window(at), &limit).await?.allowed);
             }
             Op::GuardedGet => {
-                let options = GuardedGet::ttl(Data::TTL);
+                let options = GuardedGet::new(Data::TTL);
                 let miss = || async { Err::<Bytes, _>(anyhow::anyhow!("no hit")) };
-                let found = self.0.guarded_get(data.key(at), options, miss).await?;
+                let found = self.0.guarded_get(data.key(at), &options, miss).await?;
                 ensure!(found.len() == value.len());
             }
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use derp_kv_core::{Error, Result, Ttl};
+use derp_kv_core::{Error, Operation, Result, Ttl};
 use futures_util::{StreamExt, stream};
 use redis::{Cmd, Pipeline, Value};
 use tokio::time::timeout;
@@ -31,7 +31,7 @@ pub(super) enum Kind {
 }
 
 pub(super) struct Batch<'a> {
-    pub(super) operation: &'static str,
+    pub(super) operation: Operation,
     pub(super) kind: Kind,
     /// Of distinct keys where it writes.
     pub(super) items: Vec<Item<'a>>,

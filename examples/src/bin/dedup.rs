@@ -11,9 +11,9 @@ async fn main() -> anyhow::Result<()> {
             anyhow::ensure!(delivery > 1, "the mail server is down");
             Ok(())
         };
-        match kv.process_once("evt_1", Dedup::default(), handler).await {
+        match kv.process_once("evt_1", &Dedup::default(), handler).await {
             Ok(Processed::Now(())) => println!("delivery {delivery}: handled"),
-            Ok(Processed::Before) => println!("delivery {delivery}: handled before"),
+            Ok(_) => println!("delivery {delivery}: handled before"),
             Err(error) => println!("delivery {delivery}: {error}, so it comes again"),
         }
     }

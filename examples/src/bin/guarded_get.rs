@@ -11,8 +11,9 @@ use futures_util::future::try_join_all;
 async fn main() -> anyhow::Result<()> {
     let kv = MemoryStore::new();
     let computed = AtomicU64::new(0);
+    let options = GuardedGet::new(Duration::from_secs(60));
     let page = || {
-        kv.guarded_get("page:42", GuardedGet::ttl(Duration::from_secs(60)), || async {
+        kv.guarded_get("page:42", &options, || async {
             let version = computed.fetch_add(1, Ordering::Relaxed) + 1;
             tokio::time::sleep(Duration::from_millis(100)).await;
             anyhow::Ok(format!("version {version}"))

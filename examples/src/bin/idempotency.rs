@@ -11,12 +11,13 @@ use futures_util::future::try_join_all;
 async fn main() -> derp_kv_core::Result<()> {
     let kv = MemoryStore::new();
     let charges = AtomicU64::new(0);
-    let charge = |body: &'static str| {
+    let charge = async |body: &'static str| {
         let options = Idempotency::default().status_code(201).fingerprint(body);
-        kv.idempotent_execute("ada:8e03978e", options, || async {
+        kv.idempotent_execute("ada:8e03978e", &options, || async {
             tokio::time::sleep(Duration::from_millis(100)).await;
             Ok::<_, derp_kv_core::Error>(charges.fetch_add(1, Ordering::Relaxed) + 1)
         })
+        .await
     };
 
     let outcomes = try_join_all((0..5).map(|_| charge("20 EUR"))).await?;

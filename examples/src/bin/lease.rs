@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use derp_kv_core::KvStoreExt;
+use derp_kv_core::{KvStoreExt, Lock};
 use derp_kv_memory::MemoryStore;
 use futures_util::future::try_join_all;
 
@@ -10,11 +10,11 @@ use futures_util::future::try_join_all;
 async fn main() -> derp_kv_core::Result<()> {
     let kv = MemoryStore::new();
     // The TTL is far shorter than the work: the lease is renewed while it is held.
-    let ttl = Duration::from_millis(60);
+    let options = Lock::new(Duration::from_millis(60)).at_most(Duration::from_secs(30));
     let worker = |name: &'static str| {
         let kv = kv.clone();
         async move {
-            let lease = kv.lock("rebuild", ttl, Duration::from_secs(30)).await?;
+            let lease = kv.lock("rebuild", &options).await?;
             println!("{name} has it");
             tokio::time::sleep(Duration::from_millis(200)).await;
             println!("{name} is done");

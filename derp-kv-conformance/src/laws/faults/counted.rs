@@ -14,8 +14,9 @@ fn is_applied(fault: Fault) -> bool {
 
 pub(crate) fn already_processed_is_false_once<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     bench.scenario(async |scene| {
+        let options = Dedup::default();
         each_fault(scene, async |case| {
-            let call = case.kv.already_processed(&case.id, Dedup::default());
+            let call = case.kv.already_processed(&case.id, &options);
             let told = match case.call(call).await {
                 Some(Ok(before)) => {
                     ensure!(!before, "a new event is told as processed");
@@ -29,9 +30,9 @@ pub(crate) fn already_processed_is_false_once<H: Harness>(bench: &Bench<'_, H>) 
             };
             // Marked where it was told, and where the failed call was applied: in no other case.
             let marked = told || is_applied(case.fault);
-            let again = case.other.already_processed(&case.id, Dedup::default()).await?;
+            let again = case.other.already_processed(&case.id, &options).await?;
             ensure_eq!(again, marked, "what the next delivery hears");
-            let later = case.other.already_processed(&case.id, Dedup::default()).await?;
+            let later = case.other.already_processed(&case.id, &options).await?;
             ensure!(later, "one event is told as new twice");
             case.leaves_nothing(&format!("derp:webhook:{}", case.id)).await
         })
@@ -43,14 +44,14 @@ pub(crate) fn rate_limit_counts_what_was_applied<H: Harness>(bench: &Bench<'_, H
     const CALLS: u64 = 5;
     const MOST: u64 = 3;
     bench.scenario(async |scene| {
-        let limit = || RateLimit::new(MOST, Duration::from_secs(60));
+        let limit = RateLimit::new(MOST, Duration::from_secs(60));
         each_fault(scene, async |case| {
             // A counter that something left without an expiry is repaired on the way.
             let key = format!("derp:ratelimit:{}", case.id);
             case.other.set(key.as_bytes(), b"0", None).await?;
             let (mut allowed, mut counted) = (0, 0);
             for _ in 0..CALLS {
-                match case.call(case.kv.rate_limit(&case.id, limit())).await {
+                match case.call(case.kv.rate_limit(&case.id, &limit)).await {
                     Some(Ok(status)) => {
                         counted += 1;
                         allowed += u64::from(status.allowed);
@@ -68,7 +69,7 @@ pub(crate) fn rate_limit_counts_what_was_applied<H: Harness>(bench: &Bench<'_, H
                 }
             }
             ensure!(allowed <= MOST, "{allowed} calls are allowed, of {MOST}");
-            let peeked = case.other.rate_limit_peek(&case.id, limit()).await?;
+            let peeked = case.other.rate_limit_peek(&case.id, &limit).await?;
             ensure_eq!(peeked.count, counted, "the count in the end");
             case.leaves_nothing(&key).await
         })

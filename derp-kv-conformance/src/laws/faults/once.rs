@@ -1,5 +1,5 @@
 use derp_kv_core::{
-    Dedup, Error, ErrorKind, GuardedGet, Idempotency, KvStore, KvStoreExt, Lease, Processed,
+    Dedup, Error, ErrorKind, GuardedGet, Idempotency, KvStore, KvStoreExt, Lease, Lock, Processed,
 };
 use futures_util::future::try_join;
 use tokio::time::sleep;
@@ -12,26 +12,26 @@ use crate::{Fault, Harness};
 pub(crate) fn guarded_get_goes_on<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     bench.scenario(async |scene| {
         each_fault(scene, async |case| {
-            let options = || GuardedGet::ttl(LOCK * 30).lock_ttl(LOCK);
+            let options = GuardedGet::new(LOCK * 30).lock_ttl(LOCK);
             let alone = Alone::default();
             let work = || async { Ok::<_, Error>(alone.work().await?.to_string()) };
             let failing = async {
-                match case.call(case.kv.guarded_get(&case.id, options(), work)).await {
+                match case.call(case.kv.guarded_get(&case.id, &options, work)).await {
                     Some(Err(error)) => case.check(&error),
                     Some(Ok(_)) | None => Ok(()),
                 }
             };
             let meeting = async {
                 sleep(WORK / 4).await;
-                case.other.guarded_get(&case.id, options(), work).await?;
+                case.other.guarded_get(&case.id, &options, work).await?;
                 Ok(())
             };
             try_join(failing, meeting).await?;
             alone.check()?;
             // Who comes next finds a value, or computes one that is kept.
-            let value = case.other.guarded_get(&case.id, options(), work).await?;
+            let value = case.other.guarded_get(&case.id, &options, work).await?;
             let done = alone.done();
-            let again = case.other.guarded_get(&case.id, options(), work).await?;
+            let again = case.other.guarded_get(&case.id, &options, work).await?;
             ensure_eq!((&again, alone.done()), (&value, done), "(value, computations) of a hit");
             let computed = std::str::from_utf8(&value).ok().and_then(|value| value.parse().ok());
             let known = computed.is_some_and(|run: u32| run < done);
@@ -64,23 +64,23 @@ async fn until_answered<S: KvStore, T>(
 pub(crate) fn idempotent_execute_runs_once<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     bench.scenario(async |scene| {
         each_fault(scene, async |case| {
-            let options = || Idempotency::default().lock_ttl(LOCK);
+            let options = Idempotency::default().lock_ttl(LOCK);
             let alone = Alone::default();
             let work = || alone.work();
             let failing = until_answered(case, async || {
-                case.call(case.kv.idempotent_execute(&case.id, options(), work)).await
+                case.call(case.kv.idempotent_execute(&case.id, &options, work)).await
             });
             let meeting = async {
                 sleep(WORK / 4).await;
                 until_answered(case, async || {
-                    Some(case.other.idempotent_execute(&case.id, options(), work).await)
+                    Some(case.other.idempotent_execute(&case.id, &options, work).await)
                 })
                 .await
             };
             let (ours, theirs) = try_join(failing, meeting).await?;
             alone.check()?;
             ensure_eq!((ours.body, theirs.body, alone.done()), (0, 0, 1), "(bodies, executions)");
-            let again = case.other.idempotent_execute(&case.id, options(), work).await?;
+            let again = case.other.idempotent_execute(&case.id, &options, work).await?;
             ensure_eq!((again.body, again.is_replay), (0, true), "the replay");
             case.leaves_nothing(&format!("derp:idempotency:{}", case.id)).await
         })
@@ -91,23 +91,23 @@ pub(crate) fn idempotent_execute_runs_once<H: Harness>(bench: &Bench<'_, H>) -> 
 pub(crate) fn process_once_runs_once<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     bench.scenario(async |scene| {
         each_fault(scene, async |case| {
-            let options = || Dedup::default().lock_ttl(LOCK);
+            let options = Dedup::default().lock_ttl(LOCK);
             let alone = Alone::default();
             let handler = || alone.work();
             let failing = until_answered(case, async || {
-                case.call(case.kv.process_once(&case.id, options(), handler)).await
+                case.call(case.kv.process_once(&case.id, &options, handler)).await
             });
             let meeting = async {
                 sleep(WORK / 4).await;
                 until_answered(case, async || {
-                    Some(case.other.process_once(&case.id, options(), handler).await)
+                    Some(case.other.process_once(&case.id, &options, handler).await)
                 })
                 .await
             };
             try_join(failing, meeting).await?;
             alone.check()?;
             ensure_eq!(alone.done(), 1, "how often the handler succeeds");
-            let again = case.other.process_once(&case.id, options(), handler).await?;
+            let again = case.other.process_once(&case.id, &options, handler).await?;
             ensure_eq!(again, Processed::Before, "what a later delivery hears");
             case.leaves_nothing(&format!("derp:webhook:{}", case.id)).await
         })
@@ -141,7 +141,7 @@ pub(crate) fn leases_stay_exclusive<H: Harness>(bench: &Bench<'_, H>) -> LawResu
             let meeting = async {
                 sleep(WORK / 4).await;
                 // The other one has worked and freed it, or crashed and let it expire.
-                let lease = case.other.lock(&case.id, LOCK, LOCK * 5).await?;
+                let lease = case.other.lock(&case.id, &Lock::new(LOCK).at_most(LOCK * 5)).await?;
                 alone.work().await?;
                 ensure!(lease.release().await?, "the lease was not its holder's to the end");
                 Ok(())

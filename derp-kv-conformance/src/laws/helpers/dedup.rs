@@ -10,13 +10,13 @@ pub(crate) fn already_processed_is_false_once<H: Harness>(bench: &Bench<'_, H>) 
         let handles = scene.handles(3).await?;
         let callers = (0..12).map(|caller| handles[caller % 3].clone());
         let answers = at_once(callers, |_, kv| async move {
-            Ok(kv.already_processed(format!("{round}"), Dedup::default()).await?)
+            Ok(kv.already_processed(format!("{round}"), &Dedup::default()).await?)
         })
         .await?;
         let first = answers.iter().filter(|before| !**before).count();
         ensure_eq!(first, 1, "the number of callers, of 12, that hear `false`,");
         for kv in handles {
-            let before = kv.already_processed(format!("{round}"), Dedup::default()).await?;
+            let before = kv.already_processed(format!("{round}"), &Dedup::default()).await?;
             ensure!(before, "the event is forgotten");
         }
         Ok(())
@@ -40,7 +40,7 @@ pub(crate) fn process_once_runs_once<H: Harness>(bench: &Bench<'_, H>) -> LawRes
                     tokio::time::sleep(WORK / 10).await;
                     Ok::<_, Error>(())
                 };
-                match kv.process_once(format!("{round}"), options(), handler).await {
+                match kv.process_once(format!("{round}"), &options(), handler).await {
                     Ok(answer) => Ok(answer == Processed::Now(())),
                     Err(error) if error.kind() == ErrorKind::InProgress => Ok(false),
                     Err(error) => Err(Violation::from(error)),
@@ -52,7 +52,7 @@ pub(crate) fn process_once_runs_once<H: Harness>(bench: &Bench<'_, H>) -> LawRes
         ensure_eq!((runs.count(), now), (1, 1), "(runs, callers that hear `Now`)");
         for kv in handles {
             let handler = || async { Ok::<_, Error>(()) };
-            let again = kv.process_once(format!("{round}"), options(), handler).await?;
+            let again = kv.process_once(format!("{round}"), &options(), handler).await?;
             ensure_eq!(again, Processed::Before, "what a later delivery hears");
         }
         Ok(())
@@ -64,14 +64,15 @@ pub(crate) fn process_once_forgets_failures<H: Harness>(bench: &Bench<'_, H>) ->
         let handles = scene.handles(2).await?;
         let (record, lock) = (b"derp:webhook:evt", b"derp:webhook:evt:lock");
         let failing = || async { Err::<(), _>(Failed::Work) };
-        let failed = handles[0].process_once("evt", options(), failing).await;
+        let failed = handles[0].process_once("evt", &options(), failing).await;
         let own = matches!(failed, Err(Failed::Work));
         ensure!(own, "the caller gets {failed:?}, and not the error of its own handler");
         ensure!(!scene.store.exists(lock).await?, "the event is claimed after an error");
         ensure!(!scene.store.exists(record).await?, "an event that failed is marked");
         // Dropped in the middle of its handler.
         let gate = Gate::default();
-        let call = handles[0].process_once("evt", options(), || async {
+        let options = options();
+        let call = handles[0].process_once("evt", &options, || async {
             gate.pass().await;
             Ok::<(), Error>(())
         });
@@ -83,7 +84,7 @@ pub(crate) fn process_once_forgets_failures<H: Harness>(bench: &Bench<'_, H>) ->
         }
         until_absent(&scene.store, lock).await?;
         let handler = || async { Ok::<_, Error>(7) };
-        let next = handles[1].process_once("evt", options(), handler).await?;
+        let next = handles[1].process_once("evt", &options, handler).await?;
         ensure_eq!(next, Processed::Now(7), "what the next delivery comes to");
         Ok(())
     })

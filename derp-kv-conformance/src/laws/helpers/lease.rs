@@ -1,5 +1,6 @@
-use derp_kv_core::{KvStore, KvStoreExt};
 use std::time::Duration;
+
+use derp_kv_core::{KvStore, KvStoreExt, Lock};
 
 use super::{LOCK, LONG, Runs, until_absent};
 use crate::Harness;
@@ -14,7 +15,7 @@ pub(crate) fn leases_exclude<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
         at_once(callers, |_, kv| {
             let (inside, entered) = (inside.clone(), entered.clone());
             async move {
-                let lease = kv.lock(format!("{round}"), LONG, LONG / 4).await?;
+                let lease = kv.lock(format!("{round}"), &Lock::new(LONG).at_most(LONG / 4)).await?;
                 ensure_eq!(inside.begin(), 0, "the number of other holders");
                 entered.begin();
                 tokio::task::yield_now().await;
@@ -73,8 +74,30 @@ pub(crate) fn leases_are_freed_by_their_owner<H: Harness>(bench: &Bench<'_, H>) 
         // A holder that crashed holds it for its TTL.
         let ttl = Duration::from_millis(200);
         scene.store.set(dropped, b"the token of the dead", Some(ttl)).await?;
-        let lease = handles[1].lock("k", LOCK, LONG / 4).await?;
+        let lease = handles[1].lock("k", &Lock::new(LOCK).at_most(LONG / 4)).await?;
         ensure!(lease.release().await?, "the lease was not its holder's to the end");
+        Ok(())
+    })
+}
+
+pub(crate) fn leases_outlive_blocked_work<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    let ttl = Duration::from_millis(300);
+    bench.real_scenario(async |scene| {
+        let kv = scene.handles(1).await?.remove(0);
+        if kv.runtime().is_none() {
+            // The lease is then renewed on the runtime of its holder, and the documentation says so.
+            return Ok(());
+        }
+        let work = async move {
+            let lease = kv.try_lock("k", ttl).await?;
+            let lease = lease.ok_or_else(|| Violation::new("a free lease was refused"))?;
+            // After an await the thread may be the one that keeps the runtime's timers.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            std::thread::sleep(ttl * 3);
+            Ok::<_, Violation>(lease.release().await?)
+        };
+        let kept = tokio::spawn(work).await??;
+        ensure!(kept, "work that blocked its thread for three times its lease has lost it");
         Ok(())
     })
 }

@@ -2,14 +2,14 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use derp_kv_core::{
-    Counter, Dedup, Error, ErrorKind, Expiry, GuardedGet, Idempotency, KvStore, KvStoreExt,
+    Counter, Dedup, Error, ErrorKind, Expiry, GuardedGet, Idempotency, KvStore, KvStoreExt, Lock,
     Processed, RateLimit, Result,
 };
 use futures_util::TryStreamExt;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{LONG, Runs};
+use super::{LONG, RESERVED_BEGINNINGS, RESERVED_ENDS, Runs};
 use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::input::bytes;
@@ -25,44 +25,88 @@ async fn all_helpers<S: KvStoreExt>(
         runs.begin();
         Ok::<_, Error>(1_u64)
     };
-    let limit = || RateLimit::new(5, LONG);
-    let idempotent = kv.idempotent_execute(id, Idempotency::default(), work).await;
-    let processed = kv.process_once(id, Dedup::default().key_prefix("once"), work).await;
+    let limit = RateLimit::new(5, LONG);
+    let idempotent = kv.idempotent_execute(id, &Idempotency::default(), work).await;
+    let processed = kv.process_once(id, &Dedup::default().key_prefix("once"), work).await;
     vec![
         ("idempotent_execute", idempotent.map(drop)),
         ("process_once", processed.map(drop)),
-        ("already_processed", kv.already_processed(id, Dedup::default()).await.map(drop)),
-        ("rate_limit", kv.rate_limit(id, limit()).await.map(drop)),
-        ("rate_limit_peek", kv.rate_limit_peek(id, limit()).await.map(drop)),
-        ("rate_limit_reset", kv.rate_limit_reset(id, limit()).await.map(drop)),
+        ("already_processed", kv.already_processed(id, &Dedup::default()).await.map(drop)),
+        ("rate_limit", kv.rate_limit(id, &limit).await.map(drop)),
+        ("rate_limit_peek", kv.rate_limit_peek(id, &limit).await.map(drop)),
+        ("rate_limit_reset", kv.rate_limit_reset(id, &limit).await.map(drop)),
+    ]
+}
+
+/// Calls every helper that has a key of the caller's own, and tells what each answers.
+async fn all_caches<S: KvStoreExt>(
+    kv: &S,
+    key: &[u8],
+    runs: &Runs,
+) -> Vec<(&'static str, Result<()>)> {
+    let work = || async {
+        runs.begin();
+        Ok::<_, Error>(Bytes::new())
+    };
+    let options = GuardedGet::new(LONG);
+    vec![
+        ("guarded_get", kv.guarded_get(key, &options, work).await.map(drop)),
+        ("invalidate", kv.invalidate(key).await.map(drop)),
+        ("refresh", kv.refresh(key, b"value", Some(LONG)).await),
     ]
 }
 
 pub(crate) fn lock_keys_are_reserved<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
-    bench.property(bytes(), async |scene, id| {
+    let ends = proptest::sample::select(&RESERVED_ENDS);
+    let beginnings = proptest::sample::select(&RESERVED_BEGINNINGS);
+    bench.property((bytes(), ends, beginnings), async |scene, (id, end, begin)| {
         let kv = &scene.store;
-        let id = [&id[..id.len().min(500)], b":lock"].concat();
-        kv.set(&id, b"somebody's token", None).await?;
+        let id = &id[..id.len().min(500)];
+        let reserved = [id, end.as_bytes()].concat();
+        let record = [begin.as_bytes(), id].concat();
+        for key in [&reserved, &record] {
+            kv.set(key, b"somebody's token or record", None).await?;
+        }
         let runs = Runs::default();
-        let work = || async {
-            runs.begin();
-            Ok::<_, Error>(Bytes::new())
-        };
-        let mut refused = all_helpers(kv, &id, &runs).await;
-        let options = GuardedGet::ttl(LONG);
-        refused.push(("guarded_get", kv.guarded_get(&id, options, work).await.map(drop)));
-        refused.push(("invalidate", kv.invalidate(&id).await.map(drop)));
-        refused.push(("try_lock", kv.try_lock(&id, LONG).await.map(drop)));
-        refused.push(("lock", kv.lock(&id, LONG, LONG).await.map(drop)));
+        let mut refused = all_helpers(kv, &reserved, &runs).await;
+        refused.extend(all_caches(kv, &reserved, &runs).await);
+        refused.push(("try_lock", kv.try_lock(&reserved, LONG).await.map(drop)));
+        refused.push(("lock", kv.lock(&reserved, &Lock::new(LONG)).await.map(drop)));
+        refused.extend(all_caches(kv, &record, &runs).await);
+        refused.extend(all_in_another_s_place(kv, &runs).await);
         for (helper, result) in refused {
             let kind = result.err().map(|error| error.kind());
             ensure_eq!(kind, Some(ErrorKind::InvalidArgument), "{helper}'s error");
         }
         ensure_eq!(runs.count(), 0, "the number of computations");
         let left: Vec<_> = kv.scan(b"").try_collect().await?;
-        ensure_eq!(left, vec![Bytes::from(id)], "what is there afterwards");
+        let left: BTreeSet<_> = left.into_iter().collect();
+        let before = [reserved, record].map(Bytes::from).into_iter().collect();
+        ensure_eq!(left, before, "what is there afterwards");
         Ok(())
     })
+}
+
+/// Calls helpers with the prefix at which another one keeps its records.
+async fn all_in_another_s_place<S: KvStoreExt>(
+    kv: &S,
+    runs: &Runs,
+) -> Vec<(&'static str, Result<()>)> {
+    let work = || async {
+        runs.begin();
+        Ok::<_, Error>(1_u64)
+    };
+    let idempotent = Idempotency::default().key_prefix("derp:webhook");
+    let dedup = Dedup::default().key_prefix("derp:ratelimit");
+    let limit = RateLimit::new(5, LONG).key_prefix("derp:idempotency");
+    vec![
+        ("idempotent_execute", kv.idempotent_execute("id", &idempotent, work).await.map(drop)),
+        ("process_once", kv.process_once("id", &dedup, work).await.map(drop)),
+        ("already_processed", kv.already_processed("id", &dedup).await.map(drop)),
+        ("rate_limit", kv.rate_limit("id", &limit).await.map(drop)),
+        ("rate_limit_peek", kv.rate_limit_peek("id", &limit).await.map(drop)),
+        ("rate_limit_reset", kv.rate_limit_reset("id", &limit).await.map(drop)),
+    ]
 }
 
 pub(crate) fn ids_are_bounded<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
@@ -85,7 +129,7 @@ pub(crate) fn ids_are_bounded<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
         // A cache key is the caller's own, as long as it likes.
         let key = vec![byte; 1_024 + above];
         let work = || async { Ok::<_, Error>("value") };
-        kv.guarded_get(&key, GuardedGet::ttl(LONG), work).await?;
+        kv.guarded_get(&key, &GuardedGet::new(LONG), work).await?;
         ensure!(kv.exists(&key).await?, "a long cache key was not kept");
         Ok(())
     })
@@ -97,10 +141,10 @@ pub(crate) fn records_are_compatible<H: Harness>(bench: &Bench<'_, H>) -> LawRes
         let id = &id[..];
         let work = || async { Ok::<_, Error>(json!({ "order": order })) };
         let options = Idempotency::default().status_code(201);
-        kv.idempotent_execute(id, options.clone(), work).await?;
-        kv.rate_limit(id, RateLimit::new(5, LONG).cost(3)).await?;
-        kv.already_processed(id, Dedup::default()).await?;
-        kv.guarded_get(id, GuardedGet::ttl(LONG), || async { Ok::<_, Error>("page") }).await?;
+        kv.idempotent_execute(id, &options, work).await?;
+        kv.rate_limit(id, &RateLimit::new(5, LONG).cost(3)).await?;
+        kv.already_processed(id, &Dedup::default()).await?;
+        kv.guarded_get(id, &GuardedGet::new(LONG), || async { Ok::<_, Error>("page") }).await?;
         let [record, counter, event] = ["derp:idempotency:", "derp:ratelimit:", "derp:webhook:"]
             .map(|prefix| [prefix.as_bytes(), id.as_bytes()].concat());
         let keys: Vec<_> = kv.scan(b"").try_collect().await?;
@@ -123,13 +167,13 @@ pub(crate) fn records_are_compatible<H: Harness>(bench: &Bench<'_, H>) -> LawRes
         kv.set(&record, foreign.as_bytes(), Some(LONG)).await?;
         kv.set(&counter, b"5", Some(LONG)).await?;
         kv.set(&event, b"processed", Some(LONG)).await?;
-        let replay = kv.idempotent_execute(id, options, work).await?;
+        let replay = kv.idempotent_execute(id, &options, work).await?;
         ensure_eq!((replay.status_code, replay.is_replay), (202, true), "the replay");
         ensure_eq!(replay.body, json!({ "order": order }), "the replayed body");
-        let denied = kv.rate_limit(id, RateLimit::new(5, LONG)).await?;
+        let denied = kv.rate_limit(id, &RateLimit::new(5, LONG)).await?;
         ensure_eq!((denied.allowed, denied.count), (false, 6), "the answer of a full counter");
-        ensure!(kv.already_processed(id, Dedup::default()).await?, "the event is not recognised");
-        let again = kv.process_once(id, Dedup::default(), work).await?;
+        ensure!(kv.already_processed(id, &Dedup::default()).await?, "the event is not recognised");
+        let again = kv.process_once(id, &Dedup::default(), work).await?;
         ensure_eq!(again, Processed::Before, "what process_once says");
         Ok(())
     })

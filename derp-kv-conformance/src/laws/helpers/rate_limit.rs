@@ -7,7 +7,7 @@ use super::LONG;
 use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
 use crate::model::{Deadline, Known, Span};
-use crate::violation::{ensure, ensure_eq};
+use crate::violation::{Violation, ensure, ensure_eq};
 
 pub(crate) fn rate_limit_is_exact<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     const CALLS: u64 = 24;
@@ -16,7 +16,7 @@ pub(crate) fn rate_limit_is_exact<H: Harness>(bench: &Bench<'_, H>) -> LawResult
         let handles = scene.handles(3).await?;
         let callers = (0..CALLS as usize).map(|caller| handles[caller % 3].clone());
         let answers = at_once(callers, |_, kv| async move {
-            Ok(kv.rate_limit(format!("{round}"), RateLimit::new(limit, LONG)).await?)
+            Ok(kv.rate_limit(format!("{round}"), &RateLimit::new(limit, LONG)).await?)
         })
         .await?;
         let allowed = answers.iter().filter(|answer| answer.allowed).count() as u64;
@@ -28,7 +28,7 @@ pub(crate) fn rate_limit_is_exact<H: Harness>(bench: &Bench<'_, H>) -> LawResult
                 && answer.limit == limit
                 && answer.remaining == limit.saturating_sub(answer.count)
                 && answer.reset_after <= LONG
-                && answer.retry_after.is_none() == answer.allowed
+                && answer.retry_after.is_none() == (answer.allowed || limit == 0)
                 && answer.retry_after.is_none_or(|after| after <= LONG && !after.is_zero());
             ensure!(fits, "with a limit of {limit} in {LONG:?}, an answer is {answer:?}");
         }
@@ -43,7 +43,7 @@ pub(crate) fn rate_limit_window_ends<H: Harness>(bench: &Bench<'_, H>) -> LawRes
         let handles = scene.handles(2).await?;
         let ask = async |number: u64| {
             let kv = &handles[usize::from(number % 2 == 1)];
-            Span::of(kv.rate_limit("ada", RateLimit::new(limit, window))).await
+            Span::of(kv.rate_limit("ada", &RateLimit::new(limit, window))).await
         };
         let (first, began) = ask(0).await;
         ensure_eq!(first?.count, 1, "the first count");
@@ -75,11 +75,11 @@ pub(crate) fn rate_limit_window_ends<H: Harness>(bench: &Bench<'_, H>) -> LawRes
     bench.timed_property(window, async |scene, window| {
         let handles = scene.handles(2).await?;
         let limit = RateLimit::new(1, Duration::from_millis(window));
-        handles[0].rate_limit("bob", limit.clone()).await?;
-        let denied = handles[1].rate_limit("bob", limit.clone()).await?;
+        handles[0].rate_limit("bob", &limit).await?;
+        let denied = handles[1].rate_limit("bob", &limit).await?;
         let Some(retry_after) = denied.retry_after else { return Ok(()) };
         scene.elapse(retry_after + scene.slack()).await;
-        let allowed = handles[1].rate_limit("bob", limit).await?;
+        let allowed = handles[1].rate_limit("bob", &limit).await?;
         ensure_eq!((allowed.allowed, allowed.count), (true, 1), "after retry_after, the answer");
         Ok(())
     })
@@ -91,7 +91,7 @@ pub(crate) fn rate_limit_repairs_immortal_counters<H: Harness>(bench: &Bench<'_,
         // As a crash between a count and its expiry leaves it.
         scene.store.set(key, count.to_string().as_bytes(), None).await?;
         for kv in scene.handles(2).await? {
-            let answer = kv.rate_limit("ada", RateLimit::new(limit, LONG)).await?;
+            let answer = kv.rate_limit("ada", &RateLimit::new(limit, LONG)).await?;
             let fits = answer.reset_after <= LONG;
             ensure!(fits, "the window of {LONG:?} ends in {:?}", answer.reset_after);
             let expiry = scene.store.ttl(key).await?.and_then(Expiry::remaining);
@@ -108,7 +108,7 @@ pub(crate) fn rate_limit_counts_costs<H: Harness>(bench: &Bench<'_, H>) -> LawRe
         let handles = scene.handles(2).await?;
         let limit = RateLimit::new(most, LONG);
         for cost in [0, most + 1, u64::MAX] {
-            let refused = handles[0].rate_limit("ada", limit.clone().cost(cost)).await;
+            let refused = handles[0].rate_limit("ada", &limit.clone().cost(cost)).await;
             let kind = refused.err().map(|error| error.kind());
             ensure_eq!(kind, Some(ErrorKind::InvalidArgument), "the error of a cost of {cost}");
         }
@@ -117,10 +117,10 @@ pub(crate) fn rate_limit_counts_costs<H: Harness>(bench: &Bench<'_, H>) -> LawRe
             let cost = cost.min(most);
             let kv = &handles[number % 2];
             // Peeking tells what the call will come to, and counts nothing.
-            let peeked = kv.rate_limit_peek("ada", limit.clone().cost(cost)).await?;
+            let peeked = kv.rate_limit_peek("ada", &limit.clone().cost(cost)).await?;
             ensure_eq!(peeked.count, sum, "the count that is peeked at");
             sum += cost;
-            let answer = kv.rate_limit("ada", limit.clone().cost(cost)).await?;
+            let answer = kv.rate_limit("ada", &limit.clone().cost(cost)).await?;
             ensure_eq!(answer.count, sum, "the count");
             ensure_eq!(answer.allowed, sum <= most, "whether {sum} of {most} is allowed");
             ensure_eq!(answer.remaining, most.saturating_sub(sum), "what remains");
@@ -134,17 +134,39 @@ pub(crate) fn rate_limit_reset_forgets<H: Harness>(bench: &Bench<'_, H>) -> LawR
     bench.property(1_u64..10, async |scene, most| {
         let handles = scene.handles(2).await?;
         let limit = RateLimit::new(most, LONG);
-        let reset = handles[0].rate_limit_reset("ada", limit.clone()).await?;
+        let reset = handles[0].rate_limit_reset("ada", &limit).await?;
         ensure_eq!(reset, false, "reset of what was never counted");
         for _ in 0..=most {
-            handles[0].rate_limit("ada", limit.clone()).await?;
-            handles[0].rate_limit("bob", limit.clone()).await?;
+            handles[0].rate_limit("ada", &limit).await?;
+            handles[0].rate_limit("bob", &limit).await?;
         }
-        ensure_eq!(handles[1].rate_limit_reset("ada", limit.clone()).await?, true, "reset");
-        let answer = handles[0].rate_limit("ada", limit.clone()).await?;
+        ensure_eq!(handles[1].rate_limit_reset("ada", &limit).await?, true, "reset");
+        let answer = handles[0].rate_limit("ada", &limit).await?;
         ensure_eq!((answer.allowed, answer.count), (true, 1), "the answer after reset");
-        let other = handles[1].rate_limit("bob", limit).await?;
+        let other = handles[1].rate_limit("bob", &limit).await?;
         ensure_eq!(other.allowed, false, "whether another id is allowed");
+        Ok(())
+    })
+}
+
+pub(crate) fn rate_limit_binds_at_once<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    let windows = if bench.is_virtual() { 1_u64..100_000 } else { 40_u64..80 };
+    bench.timed_property((1_u64..5, windows), async |scene, (most, window)| {
+        let handles = scene.handles(2).await?;
+        let (long, window) = (RateLimit::new(most, LONG * 60), Duration::from_millis(window));
+        for _ in 0..=most {
+            handles[0].rate_limit("ada", &long).await?;
+        }
+        let short = RateLimit::new(most, window);
+        let denied = handles[1].rate_limit("ada", &short).await?;
+        ensure_eq!(denied.allowed, false, "whether a call above the limit is allowed");
+        let Some(retry_after) = denied.retry_after else {
+            return Err(Violation::new("a denied call is not told when to try again"));
+        };
+        ensure!(retry_after <= window, "a window of {window:?} ends after {retry_after:?}");
+        scene.elapse(retry_after + scene.slack()).await;
+        let allowed = handles[0].rate_limit("ada", &short).await?;
+        ensure_eq!((allowed.allowed, allowed.count), (true, 1), "after retry_after, the answer");
         Ok(())
     })
 }

@@ -46,7 +46,7 @@ pub(crate) async fn run(
     guarded: bool,
 ) -> anyhow::Result<Herd> {
     let computes = AtomicU64::new(0);
-    kv.take();
+    kv.layer().take();
     let compute = || async {
         computes.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(COMPUTE).await;
@@ -55,7 +55,7 @@ pub(crate) async fn run(
     let caller = async || {
         let start = Instant::now();
         if guarded {
-            kv.guarded_get(key, GuardedGet::ttl(TTL), compute).await?;
+            kv.guarded_get(key, &GuardedGet::new(TTL), compute).await?;
         } else if kv.get(key.as_bytes()).await?.is_none() {
             let page = compute().await?;
             kv.set(key.as_bytes(), page.as_bytes(), Some(TTL)).await?;
@@ -65,7 +65,7 @@ pub(crate) async fn run(
     let latencies = join_all((0..callers).map(|_| caller())).await;
     Ok(Herd {
         computes: computes.load(Ordering::Relaxed),
-        calls: kv.take(),
+        calls: kv.layer().take(),
         latencies: latencies.into_iter().collect::<anyhow::Result<_>>()?,
     })
 }

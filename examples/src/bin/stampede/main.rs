@@ -13,7 +13,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use counted::Counted;
+use counted::{Calls, Counted};
 use derp_kv_examples::config::Config;
 use futures_util::future::try_join_all;
 use herd::Herd;
@@ -53,7 +53,7 @@ async fn main() -> Result<()> {
         let key = format!("stampede:{run}:{name}");
         let herd = async {
             if processes == 1 {
-                let kv = Counted::new(config.clone().open().await?);
+                let kv = Counted::new(config.clone().open().await?, Calls::default());
                 return herd::run(&kv, &key, options.callers, guarded).await;
             }
             let starts = (0..processes).map(|_| start(&options, &key, guarded));
@@ -132,7 +132,8 @@ async fn work(options: &Options, config: Config, key: &str) -> Result<()> {
     let kv: Arc<_> = config.open().await?;
     println!("ready");
     BufReader::new(tokio::io::stdin()).read_line(&mut String::new()).await?;
-    let herd = herd::run(&Counted::new(kv), key, options.callers, options.guarded).await?;
+    let kv = Counted::new(kv, Calls::default());
+    let herd = herd::run(&kv, key, options.callers, options.guarded).await?;
     println!("{}", serde_json::to_string(&herd)?);
     Ok(())
 }

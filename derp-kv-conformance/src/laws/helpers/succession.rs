@@ -1,0 +1,84 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use derp_kv_core::{Error, GuardedGet, KvStore, KvStoreExt};
+use futures_util::future::try_join_all;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{LOCK, LONG, Runs};
+use crate::Harness;
+use crate::bench::{Bench, LawResult};
+use crate::scene::Handle;
+use crate::violation::{Violation, ensure, ensure_eq};
+
+const TOKEN: &[u8] = b"the token of the dead";
+
+/// A successor's computation: long enough for another one to begin beside it.
+const SUCCESSION: Duration = Duration::from_millis(300);
+
+/// Holds the lock of `key` as a living holder does, until it dies.
+async fn hold_and_die<S: KvStore>(kv: &S, lock: &[u8], lives: Duration) -> Result<(), Violation> {
+    let began = Instant::now();
+    let mut renewal = LOCK / 3;
+    while renewal <= lives {
+        sleep_until(began + renewal).await;
+        let renewed = kv.compare_and_set(lock, TOKEN, TOKEN, Some(LOCK)).await?;
+        ensure!(renewed, "a living holder has lost its lock");
+        renewal += LOCK / 3;
+    }
+    Ok(())
+}
+
+/// Callers in several processes wait for a holder that dies after `lives`.
+async fn succeed<S: KvStore + Clone>(
+    processes: &[Handle<S>],
+    lives: Duration,
+) -> Result<(), Violation> {
+    let key = format!("{}", lives.as_millis());
+    let lock = format!("{key}:lock");
+    let other = &processes[0];
+    other.set(lock.as_bytes(), TOKEN, Some(LOCK)).await?;
+    let began = Instant::now();
+    let runs = Runs::default();
+    let mut callers = JoinSet::new();
+    for number in 0..processes.len() * 2 {
+        let (kv, key, runs) =
+            (processes[number % processes.len()].clone(), key.clone(), runs.clone());
+        callers.spawn(async move {
+            let work = || async {
+                runs.begin();
+                let begun = began.elapsed();
+                sleep(SUCCESSION).await;
+                Ok::<_, Error>(Bytes::from(begun.as_millis().to_string()))
+            };
+            kv.guarded_get(&key, &GuardedGet::new(LONG).lock_ttl(LOCK), work).await
+        });
+    }
+    hold_and_die(other, lock.as_bytes(), lives).await?;
+    // When the lock that was renewed last expires.
+    let renewals = u32::try_from(lives.as_millis() / (LOCK / 3).as_millis()).unwrap_or(0);
+    let expires = LOCK / 3 * renewals + LOCK;
+    while let Some(value) = callers.join_next().await {
+        let value = value??;
+        let begun = std::str::from_utf8(&value).ok().and_then(|begun| begun.parse().ok());
+        let begun = Duration::from_millis(begun.unwrap_or(0));
+        ensure!(
+            begun + Duration::from_millis(20) >= expires,
+            "a holder died after {lives:?}, and was succeeded after {begun:?}; its lock expires \
+             after {expires:?}"
+        );
+    }
+    ensure_eq!(runs.count(), 1, "the number of successors of a holder that died after {lives:?}");
+    Ok(())
+}
+
+pub(crate) fn guarded_get_succeeds_the_dead<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.scenario(async |scene| {
+        let processes = scene.handles(6).await?;
+        // Before the first renewal, between any two, and just before it has been waited for.
+        let lives = [0, 20, 40, 60, 80, 95].map(|percent| LOCK * percent / 100);
+        try_join_all(lives.map(|lives| succeed(&processes, lives))).await?;
+        Ok(())
+    })
+}

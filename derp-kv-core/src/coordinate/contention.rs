@@ -1,0 +1,462 @@
+//! Who works: what `guarded_get` and `idempotent_execute` have in common.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use crate::coordinate::claim::{Claim, claim, too_slow};
+use crate::coordinate::keys::lock_key;
+use crate::coordinate::lease::{Lease, check_runtime};
+use crate::coordinate::nesting::is_computing;
+use crate::coordinate::work::{Beside, Lead};
+use crate::error::{Error, ErrorKind, Result};
+use crate::operation::Operation;
+use crate::singleflight::aboard::Aboard;
+use crate::singleflight::flights::{Purpose, Seat};
+#[cfg(feature = "mutants")]
+use crate::singleflight::mutant::Mutant;
+use crate::singleflight::state::{Call, Sighting};
+use crate::store::kv_store::KvStore;
+use crate::store::observer::Event;
+
+/// One caller that wants the result behind a key, found or worked out by exactly one.
+pub(crate) struct Contention<'a, S> {
+    pub(crate) store: &'a S,
+    pub(crate) key: &'a [u8],
+    pub(crate) operation: Operation,
+    pub(crate) purpose: Purpose,
+    /// What tells this request from others with the same key.
+    pub(crate) tag: Option<&'a str>,
+    pub(crate) lock_ttl: Duration,
+    pub(crate) retry_delay: Duration,
+    pub(crate) patience: Patience,
+}
+
+/// What a caller does while somebody else is at work for long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Patience {
+    /// After `lock_ttl` it works as well, and after each further one another caller does.
+    ThenBeside {
+        /// Where the store fails it works at once.
+        although_the_store_fails: bool,
+    },
+    /// It gives up at this moment.
+    Until(Instant),
+}
+
+/// What is the caller's to do, after all waiting.
+pub(crate) enum Turn {
+    /// To return the result: it is in the store, or another caller in this process had it.
+    Found(Bytes),
+    /// To work, under the lock's lease.
+    Lead(Lead),
+    /// To work although somebody else may be at it, and to store nothing.
+    Beside(Beside),
+    /// To return the error: the work of another caller failed, the store did, another request has
+    /// this key, or patience has ended.
+    Refused(Error),
+}
+
+/// What came of a caller's watch.
+enum Watched {
+    Found(Bytes),
+    /// The lead is the caller's.
+    Locked(Lease),
+    Refused(Error),
+    GaveUp,
+    /// Nothing that ends its wait.
+    Nothing,
+}
+
+/// What a look at the store came to.
+enum Look {
+    Found(Bytes),
+    Locked(Lease),
+    /// The lock has been its living holder's for `lock_ttl`.
+    Outwaited,
+    AnotherRequest,
+    Nothing,
+}
+
+/// What the one who looks has seen so far.
+#[derive(Default)]
+struct Looker {
+    /// Whether it had to wait for anything.
+    waited: bool,
+    /// Since when the lock came too late to be of use.
+    late_since: Option<Instant>,
+}
+
+impl<S: KvStore + Clone> Contention<'_, S> {
+    /// Waits for the caller's turn. A caller waits once: it is never sent back to the end of any
+    /// queue.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, it leaves whatever it had to the next caller.
+    pub(crate) async fn turn(&self) -> Turn {
+        let mut broken = false;
+        loop {
+            let aboard = match self.until_given_up(self.board()).await {
+                Some(Ok(aboard)) => aboard,
+                Some(Err(turn)) => return turn,
+                None => return Turn::Refused(too_slow().with_operation(self.operation)),
+            };
+            match self.wait(aboard).await {
+                // What failed another caller's look may be chance: each asks for itself, once. More
+                // would keep all of them at a store that goes on failing. Whoever works although it
+                // fails does not wait for it.
+                Err(_) if !broken || self.works_although_the_store_fails() => broken = true,
+                Err(error) => return Turn::Refused(error.with_operation(self.operation)),
+                Ok(turn) => return turn,
+            }
+        }
+    }
+
+    /// Boards the flight of the key. Whoever finds none under way asks the store before opening one.
+    async fn board(&self) -> Result<Aboard, Turn> {
+        let flights = self.store.flights();
+        if let Some(seat) =
+            flights.and_then(|flights| flights.board_existing(self.purpose, self.key))
+        {
+            self.check_runtime()?;
+            return Ok(Aboard::new(seat));
+        }
+        let down = match self.read().await {
+            Ok(Some(result)) => return Err(Turn::Found(result)),
+            Ok(None) => None,
+            Err(error) if self.works_although_the_store_fails() => Some(error.kind()),
+            Err(error) => return Err(Turn::Refused(error)),
+        };
+        self.check_runtime()?;
+        let seat =
+            flights.map_or_else(Seat::alone, |flights| flights.board(self.purpose, self.key));
+        let aboard = Aboard::new(seat);
+        if let Some(why) = down {
+            aboard.cannot_keep(why);
+            aboard.open_place(self.lock_ttl);
+        }
+        Ok(aboard)
+    }
+
+    /// Waits aboard. An error is the store's, as another caller aboard has seen it.
+    async fn wait(&self, mut aboard: Aboard) -> Result<Turn> {
+        if is_computing(aboard.flight()) {
+            aboard.stop_waiting();
+            return Ok(match self.patience {
+                Patience::ThenBeside { .. } => Turn::Beside(Beside::new(aboard)),
+                Patience::Until(_) => Turn::Refused(self.in_progress()),
+            });
+        }
+        let mut looker = Looker::default();
+        loop {
+            if self.meets_another_request(&aboard) {
+                return Ok(Turn::Refused(self.another_request()));
+            }
+            match self.until_given_up(aboard.called(self.idle())).await {
+                None => return Ok(Turn::Refused(self.given_up(&aboard))),
+                Some(Call::Landed(result)) => return Ok(Turn::Found(result)),
+                Some(Call::Failed { by_leader }) => {
+                    return Ok(Turn::Refused(self.failing(by_leader)));
+                }
+                Some(Call::Broken(error)) => return Err(error),
+                Some(Call::Lead(baton)) => match baton.downcast::<Lease>() {
+                    Ok(lease) if lease.tag() == self.tag && lease.is_renewed_for(self.store) => {
+                        aboard.mark(self.tag);
+                        return Ok(Turn::Lead(Lead::new(aboard, *lease)));
+                    }
+                    // The lock says that it is another request's, whose caller went away, or it is
+                    // renewed on another caller's runtime, which may have gone with it.
+                    lease => {
+                        aboard.return_lead();
+                        drop(lease);
+                    }
+                },
+                Some(Call::Place) => return Ok(Turn::Beside(Beside::new(aboard))),
+                Some(Call::Watch) => match self.watch(&aboard, &mut looker).await {
+                    Watched::Nothing => {}
+                    Watched::GaveUp => {
+                        return Ok(Turn::Refused(self.given_up(&aboard)));
+                    }
+                    Watched::Found(result) => return Ok(Turn::Found(result)),
+                    Watched::Locked(lease) => {
+                        aboard.take_lead();
+                        aboard.mark(self.tag);
+                        return Ok(Turn::Lead(Lead::new(aboard, lease)));
+                    }
+                    Watched::Refused(error) => return Ok(Turn::Refused(error)),
+                },
+            }
+        }
+    }
+
+    /// Looks at the store for all aboard, until something comes of it, the caller is called away or
+    /// gives up.
+    async fn watch(&self, aboard: &Aboard, looker: &mut Looker) -> Watched {
+        let look = tokio::select! {
+            biased;
+            () = aboard.called_away() => return Watched::Nothing,
+            () = until(self.place_opens(aboard)) => {
+                aboard.open_place(self.lock_ttl);
+                return Watched::Nothing;
+            }
+            look = self.until_given_up(self.look(aboard, looker)) => look,
+        };
+        match look {
+            None => Watched::GaveUp,
+            Some(Ok(Look::Nothing)) => Watched::Nothing,
+            Some(Ok(Look::Found(result))) => {
+                aboard.land(result.clone());
+                Watched::Found(result)
+            }
+            // A newer caller has more time left than the one who had to wait for the lock.
+            Some(Ok(Look::Locked(lease))) if looker.waited && !aboard.is_next() => {
+                drop(aboard.leave_lead(Box::new(lease)));
+                Watched::Nothing
+            }
+            Some(Ok(Look::Locked(lease))) => Watched::Locked(lease),
+            Some(Ok(Look::Outwaited)) => {
+                aboard.open_place(self.lock_ttl);
+                Watched::Nothing
+            }
+            Some(Ok(Look::AnotherRequest)) => Watched::Refused(self.another_request()),
+            Some(Err(error)) => self.look_failed(aboard, error).await,
+        }
+    }
+
+    async fn look_failed(&self, aboard: &Aboard, error: Error) -> Watched {
+        // A store that takes no lock, for it is full or read-only, is no reason to fail a read.
+        let unlockable = matches!(error.kind(), ErrorKind::Full | ErrorKind::ReadOnly);
+        if self.works_although_the_store_fails() || self.works_beside() && unlockable {
+            aboard.cannot_keep(error.kind());
+            aboard.open_place(self.lock_ttl);
+        } else if aboard.led_since().is_none() {
+            aboard.break_up(&error);
+            return Watched::Refused(error.with_operation(self.operation));
+        }
+        // Somebody aboard is at work, or about to be. A store that fails at once must not be asked
+        // without a pause.
+        let pause = sleep(self.retry_delay);
+        tokio::select! {
+            biased;
+            () = aboard.called_away() => {}
+            () = until(self.place_opens(aboard)) => {}
+            _ = self.until_given_up(pause) => {}
+        }
+        Watched::Nothing
+    }
+
+    /// Tells the observer that a value goes to its caller alone.
+    pub(crate) fn not_kept(&self, kind: ErrorKind) {
+        if let Some(observer) = self.store.observer() {
+            observer.event(Event::NotKept { operation: self.operation, kind });
+        }
+    }
+
+    /// Looks at the store once, and waits for a change where there is nothing to do.
+    ///
+    /// While a caller of this process computes, its value comes within the process. What anybody else
+    /// stores is worth a look now and then, and no subscription.
+    async fn look(&self, aboard: &Aboard, looker: &mut Looker) -> Result<Look> {
+        if aboard.led_since().is_none() {
+            let began = Instant::now();
+            match claim(self.store, self.key, self.tag, self.lock_ttl).await? {
+                Claim::Locked(lease) => return Ok(Look::Locked(lease)),
+                Claim::Found(result) => return Ok(Look::Found(result)),
+                Claim::Held => {
+                    looker.late_since = None;
+                    aboard.led_elsewhere();
+                    match self.look_at_lock(aboard).await? {
+                        Look::Nothing => {}
+                        look => return Ok(look),
+                    }
+                }
+                #[cfg(feature = "mutants")]
+                Claim::Late if aboard.is(Mutant::TakesLateForHeld) => {}
+                Claim::Late => {
+                    let late_since = *looker.late_since.get_or_insert(began);
+                    if self.works_beside() && late_since.elapsed() >= self.lock_ttl {
+                        aboard.cannot_keep(ErrorKind::Timeout);
+                        return Ok(Look::Outwaited);
+                    }
+                }
+            }
+        }
+        looker.waited = true;
+        if aboard.led_since().is_some() {
+            sleep(self.retry_delay).await;
+        } else {
+            self.store.wait_for_change(self.key, None, self.retry_delay).await;
+        }
+        Ok(self.read().await?.map_or(Look::Nothing, Look::Found))
+    }
+
+    /// Looks at the lock that somebody else holds: whose it is, and whether its holder lives and has
+    /// been waited for long enough.
+    ///
+    /// A holder that died leaves its lock for a while. So after `lock_ttl` the lock's expiry is
+    /// noted, and only a renewal *after that* shows a holder that is alive. Of a dead one the lock
+    /// expires instead, and one of all those who contend for it succeeds.
+    async fn look_at_lock(&self, aboard: &Aboard) -> Result<Look> {
+        let sighting = aboard.sighting();
+        let due = match (&sighting, self.patience) {
+            (_, Patience::Until(_)) => self.tag.is_some(),
+            (None, _) => true,
+            (Some(sighting), _) => sighting.since.elapsed() >= self.lock_ttl,
+        };
+        if !due {
+            return Ok(Look::Nothing);
+        }
+        let asked = Instant::now();
+        let Some((holder, expiry)) = self.store.get_with_ttl(&lock_key(self.key)).await? else {
+            return Ok(Look::Nothing);
+        };
+        if self.is_another_request(tag_of_lock(&holder)) {
+            return Ok(Look::AnotherRequest);
+        }
+        let now = Instant::now();
+        let (anybody_since, known) = match sighting {
+            Some(sighting) => {
+                (sighting.anybody_since, (sighting.holder == holder).then_some(sighting))
+            }
+            None => (now, None),
+        };
+        let Some(Sighting { since, expires: noted, .. }) = known else {
+            #[cfg(feature = "mutants")]
+            if aboard.is(Mutant::TakesARenewalForLife) {
+                let expires = expiry.remaining().map(|left| now + left);
+                aboard.sight(Sighting { holder, since: now, anybody_since, expires });
+                return Ok(Look::Nothing);
+            }
+            // One holder after the other, each for less than `lock_ttl`, must not keep a caller for
+            // ever. The one successor of a holder that died comes sooner than this.
+            let outwaited = anybody_since.elapsed() >= self.lock_ttl.saturating_mul(2);
+            let anybody_since = if outwaited { now } else { anybody_since };
+            aboard.sight(Sighting { holder, since: now, anybody_since, expires: None });
+            return Ok(if outwaited { Look::Outwaited } else { Look::Nothing });
+        };
+        if since.elapsed() < self.lock_ttl {
+            return Ok(Look::Nothing);
+        }
+        // However long the answer took, the lock expires between these two.
+        let earliest = expiry.remaining().and_then(|left| asked.checked_add(left));
+        let latest = expiry.remaining().and_then(|left| now.checked_add(left));
+        let lives = match (noted, earliest) {
+            // A lock that never expires has no holder that could be dead.
+            (_, None) => true,
+            // One that lasts for longer than this caller's own may be renewed too rarely to tell.
+            (_, Some(earliest)) if earliest > now + self.lock_ttl => {
+                since.elapsed() >= self.lock_ttl.saturating_mul(2)
+            }
+            (None, Some(_)) => false,
+            // A renewal moves it by a third of a TTL.
+            (Some(noted), Some(earliest)) => {
+                earliest.saturating_duration_since(noted) > self.lock_ttl / 6
+            }
+        };
+        if lives {
+            // From here on it is waited for anew, before yet another caller works beside it.
+            aboard.sight(Sighting { holder, since: now, anybody_since: now, expires: None });
+            return Ok(Look::Outwaited);
+        }
+        if noted.is_none() {
+            aboard.sight(Sighting { holder, since, anybody_since, expires: latest });
+        }
+        Ok(Look::Nothing)
+    }
+
+    fn check_runtime(&self) -> Result<(), Turn> {
+        check_runtime().map_err(|error| Turn::Refused(error.with_operation(self.operation)))
+    }
+
+    /// After which the one who has the watch is taken for a caller that is not polled: longer than a
+    /// look takes that finds nothing.
+    fn idle(&self) -> Duration {
+        self.lock_ttl.max(self.retry_delay.saturating_mul(2))
+    }
+
+    fn place_opens(&self, aboard: &Aboard) -> Option<Instant> {
+        match self.patience {
+            Patience::ThenBeside { .. } => aboard.place_opens(self.lock_ttl),
+            Patience::Until(_) => None,
+        }
+    }
+
+    /// `None` where patience has ended first.
+    async fn until_given_up<T>(&self, wait: impl Future<Output = T>) -> Option<T> {
+        match self.patience {
+            Patience::ThenBeside { .. } => Some(wait.await),
+            Patience::Until(give_up) => timeout_at(give_up, wait).await.ok(),
+        }
+    }
+
+    fn works_beside(&self) -> bool {
+        matches!(self.patience, Patience::ThenBeside { .. })
+    }
+
+    fn works_although_the_store_fails(&self) -> bool {
+        matches!(self.patience, Patience::ThenBeside { although_the_store_fails: true })
+    }
+
+    /// Whether `theirs` is known to be of another request.
+    fn is_another_request(&self, theirs: Option<&str>) -> bool {
+        matches!((self.tag, theirs), (Some(ours), Some(theirs)) if ours != theirs)
+    }
+
+    fn meets_another_request(&self, aboard: &Aboard) -> bool {
+        self.tag.is_some() && self.is_another_request(aboard.tag().as_deref())
+    }
+
+    fn error(&self, kind: ErrorKind, message: &'static str) -> Error {
+        Error::new(kind, message).with_operation(self.operation)
+    }
+
+    /// Where the leader failed, the lock is free, and it is tried again as soon as anybody asks.
+    fn failing(&self, by_leader: bool) -> Error {
+        let message = "the work of another caller, which this one waited for, failed";
+        let error = self.error(ErrorKind::Failing, message);
+        if by_leader { error.with_retry_after(Duration::ZERO) } else { error }
+    }
+
+    /// What a caller hears whose patience has ended.
+    fn given_up(&self, aboard: &Aboard) -> Error {
+        // The flight may have been marked since it was boarded.
+        if self.meets_another_request(aboard) {
+            self.another_request()
+        } else if aboard.is_led() {
+            self.in_progress()
+        } else {
+            // Nobody is known to be at work: the store did not get as far as that.
+            too_slow().with_operation(self.operation)
+        }
+    }
+
+    pub(crate) fn in_progress(&self) -> Error {
+        self.error(ErrorKind::InProgress, "another caller is still at work")
+            .with_retry_after(self.lock_ttl)
+    }
+
+    fn another_request(&self) -> Error {
+        self.error(ErrorKind::KeyReused, "this key was used for another request")
+    }
+
+    async fn read(&self) -> Result<Option<Bytes>> {
+        self.store.get(self.key).await.map_err(|error| error.with_operation(self.operation))
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A lock's value is its token and, where the request has one, `:` and its tag.
+fn tag_of_lock(value: &[u8]) -> Option<&str> {
+    let (token, tag) = std::str::from_utf8(value).ok()?.split_once(':')?;
+    // A lock that another library wrote may hold anything.
+    let hex = |text: &str, len| text.len() == len && text.bytes().all(|b| b.is_ascii_hexdigit());
+    (hex(token, 32) && hex(tag, 64)).then_some(tag)
+}

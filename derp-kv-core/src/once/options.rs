@@ -1,0 +1,157 @@
+use std::borrow::Cow;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::coordinate::keys::{
+    IDEMPOTENCY_PREFIX, LOCK_TTL, RETRY_DELAY, WEBHOOK_PREFIX, check_duration,
+};
+use crate::coordinate::token::hex;
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::ttl::Ttl;
+
+/// Options of [`idempotent_execute`](crate::KvStoreExt::idempotent_execute).
+///
+/// # Examples
+///
+/// ```
+/// use derp_kv_core::Idempotency;
+///
+/// let options = Idempotency::default().status_code(201).fingerprint(r#"{"item":42}"#);
+/// # let _ = options;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Idempotency {
+    pub(crate) status_code: u16,
+    pub(crate) ttl: Duration,
+    pub(crate) lock_ttl: Duration,
+    pub(crate) retry_delay: Duration,
+    pub(crate) key_prefix: Cow<'static, str>,
+    pub(crate) fingerprint: Option<String>,
+}
+
+impl Default for Idempotency {
+    fn default() -> Self {
+        Self {
+            status_code: 200,
+            ttl: Duration::from_secs(24 * 60 * 60),
+            lock_ttl: LOCK_TTL,
+            retry_delay: RETRY_DELAY,
+            key_prefix: Cow::Borrowed(IDEMPOTENCY_PREFIX),
+            fingerprint: None,
+        }
+    }
+}
+
+impl Idempotency {
+    /// The status code to keep with the body. By default 200.
+    pub fn status_code(mut self, status_code: u16) -> Self {
+        self.status_code = status_code;
+        self
+    }
+
+    /// How long the record lives, and a repeated request is a replay. By default 24 hours.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// How long the key stays taken after a holder crashed, and how long a duplicate waits for
+    /// one that is alive. By default two seconds.
+    pub fn lock_ttl(mut self, lock_ttl: Duration) -> Self {
+        self.lock_ttl = lock_ttl;
+        self
+    }
+
+    /// How long a waiting duplicate sleeps at most before it looks again. By default 50 ms.
+    pub fn retry_delay(mut self, retry_delay: Duration) -> Self {
+        self.retry_delay = retry_delay;
+        self
+    }
+
+    /// What the record's key begins with. By default `derp:idempotency`.
+    pub fn key_prefix(mut self, key_prefix: impl Into<Cow<'static, str>>) -> Self {
+        self.key_prefix = key_prefix.into();
+        self
+    }
+
+    /// The request that the key stands for, such as its body: the same key with another request
+    /// is then [`KeyReused`](ErrorKind::KeyReused). A SHA-256 hash of it is kept.
+    pub fn fingerprint(mut self, request: impl AsRef<[u8]>) -> Self {
+        self.fingerprint = Some(hex(&Sha256::digest(request.as_ref())));
+        self
+    }
+
+    /// Checks all of them, and returns `lock_ttl` and `retry_delay` in whole milliseconds.
+    pub(crate) fn check(&self) -> Result<(Duration, Duration)> {
+        Ttl::new(self.ttl)?;
+        let lock_ttl = check_duration("lock_ttl", self.lock_ttl)?;
+        let retry_delay = check_duration("retry_delay", self.retry_delay)?;
+        if !(100..=999).contains(&self.status_code) {
+            let message = "`status_code` must be from 100 to 999";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        Ok((lock_ttl, retry_delay))
+    }
+}
+
+/// Options of [`already_processed`](crate::KvStoreExt::already_processed) and
+/// [`process_once`](crate::KvStoreExt::process_once).
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use derp_kv_core::Dedup;
+///
+/// // Stripe sends an event again for up to three days.
+/// let options = Dedup::default().ttl(Duration::from_secs(4 * 24 * 60 * 60));
+/// # let _ = options;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Dedup {
+    pub(crate) ttl: Duration,
+    pub(crate) lock_ttl: Duration,
+    pub(crate) key_prefix: Cow<'static, str>,
+}
+
+impl Default for Dedup {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(24 * 60 * 60),
+            lock_ttl: LOCK_TTL,
+            key_prefix: Cow::Borrowed(WEBHOOK_PREFIX),
+        }
+    }
+}
+
+impl Dedup {
+    /// How long an event is remembered. By default 24 hours, as in derp-py: choose more than the
+    /// sender's schedule of retries, which is up to three days at Stripe and 75 h 35 min in Standard
+    /// Webhooks.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// How long an event stays claimed after its handler died. By default two seconds.
+    pub fn lock_ttl(mut self, lock_ttl: Duration) -> Self {
+        self.lock_ttl = lock_ttl;
+        self
+    }
+
+    /// What the record's key begins with. By default `derp:webhook`. No other helper may have the
+    /// same.
+    pub fn key_prefix(mut self, key_prefix: impl Into<Cow<'static, str>>) -> Self {
+        self.key_prefix = key_prefix.into();
+        self
+    }
+
+    /// Checks all of them, and returns `lock_ttl` in whole milliseconds.
+    pub(crate) fn check(&self) -> Result<Duration> {
+        Ttl::new(self.ttl)?;
+        check_duration("lock_ttl", self.lock_ttl)
+    }
+}
