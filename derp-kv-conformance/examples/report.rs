@@ -29,7 +29,9 @@ impl<S: KvStore + Clone> Harness for Memory<S> {
 
 fn run(form: &str) -> Report {
     match form {
-        "bounded" => run_all(&Memory(|| MemoryStore::builder().max_bytes(1 << 30).build())),
+        "bounded" => {
+            run_all(&Memory(|| MemoryStore::builder().max_bytes(1 << 30).build().unwrap()))
+        }
         "pointer" => run_all(&Memory(|| Arc::new(MemoryStore::new()) as Arc<dyn KvStore>)),
         "prefixed" => run_all(&Memory(|| Prefixed::new(MemoryStore::new(), fresh_prefix()))),
         _ => run_all(&Memory(MemoryStore::new)),

@@ -153,7 +153,7 @@ fn a_paused_clock_does_not_end_a_lease_that_is_renewed_in_real_time() {
     let mut paused = tokio::runtime::Builder::new_current_thread();
     let paused = paused.enable_time().start_paused(true).build().unwrap();
     // Its clock stands still, so that the lock stays.
-    let data = MemoryStore::builder().clock(ManualClock::new()).build();
+    let data = MemoryStore::builder().clock(ManualClock::new()).build().unwrap();
     let kv = Layered::new(data, Owns(own.handle().clone()));
     let lease = paused.block_on(kv.try_lock("k", Duration::from_secs(60))).unwrap().unwrap();
     for _ in 0..2 {

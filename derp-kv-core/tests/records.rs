@@ -464,7 +464,7 @@ async fn a_body_above_the_limit_of_the_store_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_store_never_lets_the_work_run_again() {
-    let data = MemoryStore::builder().max_bytes(16 * 1024).on_full(OnFull::Reject).build();
+    let data = MemoryStore::builder().max_bytes(16 * 1024).on_full(OnFull::Reject).build().unwrap();
     let error = works_once_and_keeps_nothing(&data, &data, || "x".repeat(20_000)).await;
     let source = error.source().unwrap().downcast_ref::<Error>().expect("the store's error");
     assert_eq!(source.kind(), ErrorKind::Full);

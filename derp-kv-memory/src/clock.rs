@@ -20,12 +20,21 @@ use tokio::time::Instant;
 ///
 /// # #[tokio::main] async fn main() -> derp_kv_core::Result<()> {
 /// let clock = ManualClock::new();
-/// let kv = MemoryStore::builder().clock(clock.clone()).build();
+/// let kv = MemoryStore::builder().clock(clock.clone()).build()?;
 /// kv.set(b"k", b"v", Some(Duration::from_secs(60))).await?;
 /// clock.advance(Duration::from_secs(60));
 /// assert!(!kv.exists(b"k").await?);
 /// # Ok(()) }
 /// ```
+///
+/// # A lease does not follow it
+///
+/// A lock's record ends in the store when this clock passes its TTL. Its holder does not notice: a
+/// lease measures its own time on tokio's clock, which stands still meanwhile. After an
+/// [`advance`](Self::advance) past the TTL of a held lock, another caller can take the lock although
+/// the first lease still says that it is held; the lease is found lost when it is renewed or
+/// released next. A test in which time passes for locks and leases alike pauses tokio's clock
+/// (`#[tokio::test(start_paused = true)]` and `tokio::time::advance`) and leaves the store on it.
 #[derive(Clone, Debug, Default)]
 pub struct ManualClock {
     nanos: Arc<AtomicU64>,
@@ -39,6 +48,9 @@ impl ManualClock {
     }
 
     /// Moves the clock forward.
+    ///
+    /// What expires by that is absent at once. A held lease does not notice that its lock is
+    /// ([as said above](Self#a-lease-does-not-follow-it)).
     pub fn advance(&self, by: Duration) {
         let by = nanos(by);
         let step = |now: u64| Some(now.saturating_add(by));
@@ -46,6 +58,15 @@ impl ManualClock {
         let _ = self.nanos.fetch_update(Ordering::SeqCst, Ordering::SeqCst, step);
     }
 }
+
+/// Clones are the same clock, and no two others are.
+impl PartialEq for ManualClock {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.nanos, &other.nanos)
+    }
+}
+
+impl Eq for ManualClock {}
 
 /// The reading of tokio's clock at the moment when the store was made. It is not zero, for a paused
 /// runtime's clock may stand at an earlier moment, and it leaves room above for the longest TTL.
@@ -112,6 +133,10 @@ impl Deadline {
     pub(crate) fn after(now: &Now<'_>, ttl: Ttl) -> Self {
         let nanos = now.nanos().saturating_add(ttl.as_millis().saturating_mul(1_000_000));
         Self(std::num::NonZeroU64::new(nanos).unwrap_or(std::num::NonZeroU64::MIN))
+    }
+
+    pub(crate) fn nanos(self) -> u64 {
+        self.0.get()
     }
 
     pub(crate) fn passed(self, now: &Now<'_>) -> bool {

@@ -1,4 +1,4 @@
-//! The options of a store: the builder, and the table `[kv.memory]` of a `derp.toml`.
+//! The options of a store, from setters or from the table `[kv.memory]` of a `derp.toml`.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -9,41 +9,116 @@ use toml::{Table, Value};
 
 use crate::clock::ManualClock;
 
-const FIELDS: [&str; 2] = ["max_bytes", "on_full"];
+const FIELDS: [&str; 3] = ["max_bytes", "on_full", "sweep_every_ms"];
 
-/// The table `[kv.memory]` of a `derp.toml`.
+/// What a bounded store does with a write that would exceed its bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnFull {
+    /// Evict values written by `set` and `mset`, the least recently used first. What `set_nx`, `incr`
+    /// and `compare_and_*` wrote is never evicted; where that alone reaches the bound, further writes
+    /// of that kind fail with [`Full`](ErrorKind::Full).
+    #[default]
+    EvictCached,
+    /// Evict nothing: the write fails with [`Full`](ErrorKind::Full). Space comes back with
+    /// deletions and as TTLs pass.
+    Reject,
+}
+
+/// The options of a [`MemoryStore`](crate::MemoryStore): a memory bound, what happens at it, a
+/// background sweep, and for tests a clock.
 ///
-/// ```toml
-/// [kv.memory]
-/// max_bytes = 268_435_456     # cached values and pinned records each; none: unbounded
-/// on_full = "evict_cached"    # or "reject"
-/// ```
+/// Start from [`MemoryStore::builder`](crate::MemoryStore::builder) and chain setters, or read the
+/// table `[kv.memory]` of a TOML file ([`from_toml_path`](Self::from_toml_path)); then
+/// [`build`](Self::build) makes the store.
 ///
-/// Both fields may be left out, and so may the table. Other tables of the file are ignored.
+/// | field of `[kv.memory]` | setter | default | meaning |
+/// |---|---|---|---|
+/// | `max_bytes` | [`max_bytes`](method@Self::max_bytes) | none | the memory bound, above zero; none: unbounded |
+/// | `on_full` | [`on_full`](method@Self::on_full) | `"evict_cached"` | `"evict_cached"` or `"reject"` |
+/// | `sweep_every_ms` | [`sweep_every`](method@Self::sweep_every) | none | the background sweep, 1 ms or more |
+/// | | [`clock`](method@Self::clock) | tokio's | |
+///
+/// Every field may be left out, and so may the table. Other tables of the file are ignored.
 ///
 /// # Examples
 ///
 /// ```
-/// use derp_kv_memory::MemoryConfig;
+/// use std::time::Duration;
+/// use derp_kv_core::{ErrorKind, KvStore};
+/// use derp_kv_memory::{MemoryConfig, MemoryStore, OnFull};
 ///
-/// let config = MemoryConfig::from_toml_str("[kv.memory]\nmax_bytes = 1_048_576")?;
-/// assert_eq!(config.max_bytes, Some(1_048_576));
+/// # #[tokio::main] async fn main() -> derp_kv_core::Result<()> {
+/// let config = MemoryConfig::from_toml_str(
+///     r#"
+///     [kv.memory]
+///     max_bytes = 1_000
+///     on_full = "reject"
+///     sweep_every_ms = 500
+///     "#,
+/// )?;
+/// let same = MemoryStore::builder()
+///     .max_bytes(1_000)
+///     .on_full(OnFull::Reject)
+///     .sweep_every(Duration::from_millis(500));
+/// assert_eq!(config, same);
+///
+/// let kv = config.build()?;
+/// let error = kv.set(b"k", &[0; 1_000], None).await.unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::Full);
 ///
 /// let error = MemoryConfig::from_toml_str("[kv.memory]\nmax_byte = 1").unwrap_err();
 /// assert!(error.to_string().contains("max_byte"));
-/// # Ok::<(), derp_kv_core::Error>(())
+/// # Ok(()) }
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use = "options do nothing until `build`"]
 pub struct MemoryConfig {
-    /// The memory bound in bytes, above zero; none: unbounded. It holds for cached values and for
-    /// pinned records separately: a store that evicts may take up to twice as much.
+    /// See [`max_bytes`](method@Self::max_bytes).
     pub max_bytes: Option<u64>,
-    /// What happens at the bound.
+    /// See [`on_full`](method@Self::on_full).
     pub on_full: OnFull,
+    /// See [`sweep_every`](method@Self::sweep_every).
+    pub sweep_every: Option<Duration>,
+    /// See [`clock`](method@Self::clock).
+    pub clock: Option<ManualClock>,
 }
 
 impl MemoryConfig {
+    /// Bounds the memory, in bytes above zero, counted with an estimate of what an entry costs
+    /// beside its key and value.
+    ///
+    /// The bound is one for cached values and again one for pinned entries: a store that evicts
+    /// may hold up to twice `max_bytes`. One that rejects has pinned entries only.
+    pub fn max_bytes(mut self, max_bytes: u64) -> Self {
+        self.max_bytes = Some(max_bytes);
+        self
+    }
+
+    /// What to do at the bound; by default [`OnFull::EvictCached`].
+    pub fn on_full(mut self, on_full: OnFull) -> Self {
+        self.on_full = on_full;
+        self
+    }
+
+    /// Gives the memory of what has expired back every so often, which is 1 ms or longer, also while
+    /// nothing is written.
+    ///
+    /// Without it each write takes care of a few expired entries. The sweep is a task of the tokio
+    /// runtime in which the first write happens, and ends with the last handle; where that runtime
+    /// ends before, the next write starts it again.
+    pub fn sweep_every(mut self, every: Duration) -> Self {
+        self.sweep_every = Some(every);
+        self
+    }
+
+    /// Takes the time from `clock` instead of tokio.
+    pub fn clock(mut self, clock: ManualClock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
     /// Reads the table from the text of a `derp.toml`.
     ///
     /// # Errors
@@ -64,9 +139,16 @@ impl MemoryConfig {
             let known = FIELDS.join(", ");
             return Err(invalid(format!("[kv.memory] {unknown}: no such field; known: {known}")));
         }
-        let max_bytes = memory.get("max_bytes").map(max_bytes).transpose()?;
-        let on_full = memory.get("on_full").map(on_full).transpose()?.unwrap_or_default();
-        Ok(Self { max_bytes, on_full })
+        let config = Self {
+            max_bytes: count(memory, "max_bytes")?,
+            on_full: on_full(memory)?.unwrap_or_default(),
+            sweep_every: count(memory, "sweep_every_ms")?.map(Duration::from_millis),
+            clock: None,
+        };
+        match config.problem() {
+            Some(problem) => Err(invalid(format!("[kv.memory] {problem}"))),
+            None => Ok(config),
+        }
     }
 
     /// Reads the table from a file.
@@ -77,100 +159,47 @@ impl MemoryConfig {
     pub fn from_toml_path(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(|error| {
-            Error::new(ErrorKind::InvalidArgument, format!("cannot read {}", path.display()))
-                .with_source(error)
+            invalid(format!("cannot read {}", path.display())).with_source(error)
         })?;
         Self::from_toml_str(&text)
     }
+
+    /// The one check of all options, wherever they come from.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.problem().map_or(Ok(()), |problem| Err(invalid(problem)))
+    }
+
+    fn problem(&self) -> Option<&'static str> {
+        if self.max_bytes == Some(0) {
+            return Some("max_bytes: must be above zero; leave it out for no bound");
+        }
+        if self.sweep_every.is_some_and(|every| every < Duration::from_millis(1)) {
+            return Some(
+                "sweep_every_ms: must be 1 ms or longer; leave it out for no background sweep",
+            );
+        }
+        None
+    }
 }
 
-fn max_bytes(value: &Value) -> Result<u64> {
-    let bytes = value.as_integer().and_then(|bytes| u64::try_from(bytes).ok());
-    bytes.filter(|bytes| *bytes > 0).ok_or_else(|| {
-        invalid("[kv.memory] max_bytes: must be an integer above zero; leave it out for no bound")
-    })
+fn count(table: &Table, name: &str) -> Result<Option<u64>> {
+    let Some(value) = table.get(name) else { return Ok(None) };
+    let count = value.as_integer().and_then(|count| u64::try_from(count).ok());
+    match count {
+        Some(count) => Ok(Some(count)),
+        None => Err(invalid(format!("[kv.memory] {name}: must be a whole number above zero"))),
+    }
 }
 
-fn on_full(value: &Value) -> Result<OnFull> {
-    match value.as_str() {
-        Some("evict_cached") => Ok(OnFull::EvictCached),
-        Some("reject") => Ok(OnFull::Reject),
-        _ => Err(invalid("[kv.memory] on_full: must be \"evict_cached\" or \"reject\"")),
+fn on_full(table: &Table) -> Result<Option<OnFull>> {
+    match table.get("on_full").map(Value::as_str) {
+        None => Ok(None),
+        Some(Some("evict_cached")) => Ok(Some(OnFull::EvictCached)),
+        Some(Some("reject")) => Ok(Some(OnFull::Reject)),
+        Some(_) => Err(invalid("[kv.memory] on_full: must be \"evict_cached\" or \"reject\"")),
     }
 }
 
 fn invalid(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidArgument, message)
-}
-
-/// What a bounded store does with a write for which it has no room.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum OnFull {
-    /// Evict the values least recently used among those written by `set` and `mset`. What
-    /// `set_nx`, `incr` and `compare_and_*` wrote is never evicted; where that alone reaches the
-    /// bound, further writes of that kind fail with [`Full`](derp_kv_core::ErrorKind::Full).
-    #[default]
-    EvictCached,
-    /// Evict nothing: the write fails with [`Full`](derp_kv_core::ErrorKind::Full). Space comes
-    /// back with deletions and as TTLs pass.
-    Reject,
-}
-
-/// Options of a [`MemoryStore`](crate::MemoryStore); [`MemoryStore::builder`](crate::MemoryStore::builder)
-/// makes one.
-///
-/// # Examples
-///
-/// ```
-/// use derp_kv_core::{ErrorKind, KvStore};
-/// use derp_kv_memory::{MemoryStore, OnFull};
-///
-/// # #[tokio::main] async fn main() -> derp_kv_core::Result<()> {
-/// let kv = MemoryStore::builder().max_bytes(1_000).on_full(OnFull::Reject).build();
-/// let error = kv.set(b"k", &[0; 1_000], None).await.unwrap_err();
-/// assert_eq!(error.kind(), ErrorKind::Full);
-/// # Ok(()) }
-/// ```
-#[derive(Clone, Debug, Default)]
-#[must_use = "a builder does nothing until `build`"]
-pub struct MemoryBuilder {
-    pub(crate) max_bytes: Option<u64>,
-    pub(crate) on_full: OnFull,
-    pub(crate) clock: Option<ManualClock>,
-    pub(crate) sweep_every: Option<Duration>,
-}
-
-impl MemoryBuilder {
-    /// Bounds the memory, in bytes, counted with an estimate of what an entry costs beside its
-    /// key and value.
-    ///
-    /// The bound is one for cached values and again one for pinned records: a store that evicts
-    /// may hold up to twice `max_bytes`. One that rejects has pinned records only.
-    pub fn max_bytes(mut self, max_bytes: u64) -> Self {
-        self.max_bytes = Some(max_bytes);
-        self
-    }
-
-    /// What to do at the bound; by default [`OnFull::EvictCached`].
-    pub fn on_full(mut self, on_full: OnFull) -> Self {
-        self.on_full = on_full;
-        self
-    }
-
-    /// Takes the time from `clock` instead of tokio.
-    pub fn clock(mut self, clock: ManualClock) -> Self {
-        self.clock = Some(clock);
-        self
-    }
-
-    /// Gives the memory of expired entries back every so often, also while nothing is written.
-    ///
-    /// Without it each write takes care of a few. The sweep is a task of the tokio runtime in
-    /// which the first write happens, and ends with the last handle; where that runtime ends
-    /// before, the next write starts it again.
-    pub fn sweep_every(mut self, every: Duration) -> Self {
-        self.sweep_every = Some(every);
-        self
-    }
 }

@@ -9,22 +9,32 @@ use crate::table::is_mostly_unused;
 /// Up to this many nodes, stale ones among them do not matter.
 pub(crate) const FEW_NODES: usize = 64;
 
-/// A heap of nodes, each a deadline and the hash of its key. Entries are rewritten and deleted
+/// A heap of nodes, each a deadline and what tells its entry. Entries are rewritten and deleted
 /// without a look at it, so it may hold stale nodes, which belong to no entry any more.
-#[derive(Debug, Default)]
-pub(crate) struct Deadlines {
-    nodes: BinaryHeap<Reverse<(Deadline, u64)>>,
+#[derive(Debug)]
+pub(crate) struct Deadlines<N: Ord> {
+    nodes: BinaryHeap<Reverse<(Deadline, N)>>,
 }
 
-impl Deadlines {
-    pub(crate) fn push(&mut self, deadline: Deadline, hash: u64) {
-        self.nodes.push(Reverse((deadline, hash)));
+impl<N: Ord> Default for Deadlines<N> {
+    fn default() -> Self {
+        Self { nodes: BinaryHeap::new() }
+    }
+}
+
+impl<N: Ord> Deadlines<N> {
+    pub(crate) fn push(&mut self, deadline: Deadline, node: N) {
+        self.nodes.push(Reverse((deadline, node)));
+    }
+
+    /// The earliest deadline.
+    pub(crate) fn first(&self) -> Option<Deadline> {
+        self.nodes.peek().map(|Reverse((deadline, _))| *deadline)
     }
 
     /// Takes out the earliest node, if its deadline has passed.
-    pub(crate) fn pop_due(&mut self, now: &Now<'_>) -> Option<(Deadline, u64)> {
-        let Reverse((deadline, _)) = self.nodes.peek()?;
-        if !deadline.passed(now) {
+    pub(crate) fn pop_due(&mut self, now: &Now<'_>) -> Option<(Deadline, N)> {
+        if !self.first()?.passed(now) {
             return None;
         }
         self.nodes.pop().map(|Reverse(node)| node)
@@ -35,13 +45,18 @@ impl Deadlines {
         self.nodes.len() > FEW_NODES.max(2 * current)
     }
 
+    /// Keeps the nodes that are current.
+    pub(crate) fn retain(&mut self, is_current: impl Fn(&N) -> bool) {
+        self.nodes.retain(|Reverse((_, node))| is_current(node));
+    }
+
     /// Keeps one node of each that `is_current`.
-    pub(crate) fn retain(&mut self, is_current: impl Fn(Deadline, u64) -> bool) {
+    pub(crate) fn retain_one_of_each(&mut self, is_current: impl Fn(Deadline, &N) -> bool) {
         let mut nodes = std::mem::take(&mut self.nodes).into_vec();
         // A deadline that was left and taken again has two nodes.
         nodes.sort_unstable();
         nodes.dedup();
-        nodes.retain(|&Reverse((deadline, hash))| is_current(deadline, hash));
+        nodes.retain(|Reverse((deadline, node))| is_current(*deadline, node));
         self.nodes = nodes.into();
     }
 
@@ -52,7 +67,6 @@ impl Deadlines {
         }
     }
 
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.nodes.len()
     }

@@ -1,13 +1,13 @@
 //! All keys of a store: the shards with their locks, and the sweeping of what has expired.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use derp_kv_core::Result;
 use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::budget::Refusal;
-use crate::clock::Now;
-use crate::config::MemoryBuilder;
+use crate::clock::{Deadline, Now};
+use crate::config::MemoryConfig;
 use crate::regions::{Regions, Seen};
 use crate::shard::Shard;
 use crate::slot::Slot;
@@ -21,6 +21,9 @@ const SWEEP_PER_WRITE: usize = 2;
 /// Steps of reclaiming before a write is refused: room for some megabytes, in some milliseconds.
 const RECLAIM_STEPS: usize = 64;
 
+/// Steps of sweeping before cached values are evicted for a write.
+const SWEEP_STEPS_PER_EVICTION: usize = 16;
+
 /// Due deadlines looked at before a write is refused, and while a shard's lock is held.
 pub(crate) const SWEEP_PER_STEP: usize = 256;
 
@@ -30,14 +33,18 @@ pub(crate) struct Keyspace {
     shards: Box<[RwLock<Shard>]>,
     pub(crate) regions: Regions,
     reclaim_cursor: AtomicUsize,
+    /// The earliest deadline of the cached values of each shard, in nanoseconds: what has expired is
+    /// found without the locks. Stored with the shard locked.
+    first_cached: Box<[AtomicU64]>,
 }
 
 impl Keyspace {
-    pub(crate) fn new(options: &MemoryBuilder) -> Self {
+    pub(crate) fn new(options: &MemoryConfig) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             regions: Regions::new(options),
             reclaim_cursor: AtomicUsize::new(0),
+            first_cached: (0..SHARDS).map(|_| AtomicU64::new(u64::MAX)).collect(),
         }
     }
 
@@ -70,10 +77,13 @@ impl Keyspace {
     ) -> Result<T> {
         let hash = self.hash(key);
         self.reclaiming(|sweep_per_key| {
-            let mut shard = self.shard(Self::shard_index(hash)).write();
+            let index = Self::shard_index(hash);
+            let mut shard = self.shard(index).write();
             let now = self.regions.now();
             self.sweep_some(&mut shard, &now, sweep_per_key);
-            f(&mut Slot::new(&self.regions, &mut shard, hash, key, &now))
+            let result = f(&mut Slot::new(&self.regions, &mut shard, hash, key, &now));
+            self.note_first_cached(index, &shard);
+            result
         })
     }
 
@@ -92,7 +102,11 @@ impl Keyspace {
                 let (shard, now) = shards.shard(hash);
                 self.sweep_some(shard, now, sweep_per_key);
             }
-            f(&mut shards)
+            let result = f(&mut shards);
+            for (&index, shard) in shards.indices.iter().zip(&shards.guards) {
+                self.note_first_cached(index, shard);
+            }
+            result
         })
     }
 
@@ -128,19 +142,76 @@ impl Keyspace {
         indices
     }
 
+    /// Looks at no more than `limit` due deadlines.
     fn sweep_some(&self, shard: &mut Shard, now: &Now<'_>, limit: usize) -> usize {
+        let taken = self.sweep_pinned(shard, now, limit);
+        taken + self.sweep_cached(shard, now, limit - taken)
+    }
+
+    fn sweep_pinned(&self, shard: &mut Shard, now: &Now<'_>, limit: usize) -> usize {
         let (taken, freed) = shard.sweep(now, limit, |key| self.hash(key));
         self.regions.budget.release(freed);
         taken
     }
 
-    /// Sweeps shard after shard until a step's budget is used or all were visited; tells whether
-    /// anything was due.
+    fn sweep_cached(&self, shard: &mut Shard, now: &Now<'_>, limit: usize) -> usize {
+        let Some(evictable) = &self.regions.evictable else { return 0 };
+        shard.sweep_cached(now, limit, |key| evictable.end(key))
+    }
+
+    fn note_first_cached(&self, index: usize, shard: &Shard) {
+        if self.regions.evictable.is_some() {
+            let first = shard.first_cached_deadline().map_or(u64::MAX, Deadline::nanos);
+            self.first_cached[index].store(first, Ordering::Relaxed);
+        }
+    }
+
+    /// Runs a write of these keys and sizes that may go to the cached values. Where it evicts, what
+    /// has expired goes first. No lock is held while others are evicted for it.
+    pub(crate) fn caching<'a, T>(
+        &self,
+        entries: impl Iterator<Item = (&'a [u8], usize)> + Clone,
+        write: impl FnOnce() -> T,
+    ) -> T {
+        let Some(evictable) = &self.regions.evictable else { return write() };
+        let bytes = entries.clone().map(|(_, size)| size).sum();
+        for _ in 0..SWEEP_STEPS_PER_EVICTION {
+            if !evictable.is_full_for(bytes) || !self.sweep_cached_step() {
+                break;
+            }
+            evictable.apply();
+        }
+        if evictable.is_much(bytes) {
+            evictable.make_room(entries);
+        }
+        let result = write();
+        evictable.written(bytes);
+        result
+    }
+
+    /// Sweeps cached values of whichever shards have expired ones until a step's budget is used;
+    /// tells whether anything was due.
+    fn sweep_cached_step(&self) -> bool {
+        let now = self.regions.now().nanos();
+        let mut taken = 0;
+        for index in 0..SHARDS {
+            if self.first_cached[index].load(Ordering::Relaxed) <= now {
+                taken += self.sweep_shard(index, SWEEP_PER_STEP - taken, Self::sweep_cached);
+            }
+            if taken >= SWEEP_PER_STEP {
+                break;
+            }
+        }
+        taken > 0
+    }
+
+    /// Sweeps the pinned entries of shard after shard until a step's budget is used or all were
+    /// visited; tells whether anything was due.
     fn reclaim_step(&self) -> bool {
         let mut taken = 0;
         for _ in 0..SHARDS {
             let index = self.reclaim_cursor.fetch_add(1, Ordering::Relaxed) % SHARDS;
-            taken += self.sweep_shard(index, SWEEP_PER_STEP - taken);
+            taken += self.sweep_shard(index, SWEEP_PER_STEP - taken, Self::sweep_pinned);
             if taken >= SWEEP_PER_STEP {
                 break;
             }
@@ -151,23 +222,32 @@ impl Keyspace {
     /// Sweeps from one shard on until a step's budget is used or all were visited. Returns the shard
     /// to go on with.
     pub(crate) fn sweep_step(&self, from: usize) -> usize {
-        let mut taken = 0;
+        let (mut taken, mut next) = (0, SHARDS);
         for index in from..SHARDS {
-            taken += self.sweep_shard(index, SWEEP_PER_STEP - taken);
+            taken += self.sweep_shard(index, SWEEP_PER_STEP - taken, Self::sweep_some);
             if taken >= SWEEP_PER_STEP {
                 // There may be more in this one.
-                return index;
+                next = index;
+                break;
             }
         }
-        SHARDS
+        if let Some(evictable) = &self.regions.evictable {
+            evictable.apply();
+        }
+        next
     }
 
     /// Looks at no more than `limit` due deadlines of one shard and returns how many there were.
-    fn sweep_shard(&self, index: usize, limit: usize) -> usize {
+    fn sweep_shard(&self, index: usize, limit: usize, sweep: SweepShard) -> usize {
         let mut shard = self.shard(index).write();
-        self.sweep_some(&mut shard, &self.regions.now(), limit)
+        let taken = sweep(self, &mut shard, &self.regions.now(), limit);
+        self.note_first_cached(index, &shard);
+        taken
     }
 }
+
+/// Looks at no more than so many due deadlines of a shard, and returns how many there were.
+type SweepShard = fn(&Keyspace, &mut Shard, &Now<'_>, usize) -> usize;
 
 /// The shards of a batch, locked in index order.
 pub(crate) struct LockedShards<'a> {

@@ -42,5 +42,5 @@ mod wait;
 mod waiters;
 
 pub use clock::ManualClock;
-pub use config::{MemoryBuilder, MemoryConfig, OnFull};
+pub use config::{MemoryConfig, OnFull};
 pub use store::MemoryStore;

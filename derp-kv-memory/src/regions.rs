@@ -8,7 +8,7 @@ use derp_kv_core::Expiry;
 
 use crate::budget::Budget;
 use crate::clock::{Clock, Deadline, Now};
-use crate::config::{MemoryBuilder, OnFull};
+use crate::config::{MemoryConfig, OnFull};
 use crate::evictable::Evictable;
 use crate::shard::Shard;
 
@@ -23,7 +23,7 @@ pub(crate) struct Regions {
 }
 
 impl Regions {
-    pub(crate) fn new(options: &MemoryBuilder) -> Self {
+    pub(crate) fn new(options: &MemoryConfig) -> Self {
         let evicts = options.on_full == OnFull::EvictCached;
         let max_bytes = options.max_bytes.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
         Self {
@@ -56,7 +56,8 @@ impl Regions {
             return Seen::live(Cow::Borrowed(&entry.value), entry.deadline, now).map(f);
         }
         let cached = self.evictable.as_ref()?.get(key)?;
-        Seen::live(Cow::Owned(cached.value), cached.deadline, now).map(f)
+        let deadline = cached.deadline();
+        Seen::live(Cow::Owned(cached.value), deadline, now).map(f)
     }
 
     pub(crate) fn now(&self) -> Now<'_> {

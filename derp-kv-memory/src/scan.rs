@@ -49,7 +49,7 @@ async fn walk(keyspace: Arc<Keyspace>, prefix: Box<[u8]>, page: Page) {
     if let Some(evictable) = evictable {
         let mut visited = 0;
         for (key, cached) in evictable.iter() {
-            if key.starts_with(&prefix) && is_live(cached.deadline, &keyspace.regions.now()) {
+            if key.starts_with(&prefix) && is_live(cached.deadline(), &keyspace.regions.now()) {
                 page.push(key);
             }
             visited += 1;
@@ -115,12 +115,12 @@ mod tests {
     use futures_util::TryStreamExt;
 
     use super::*;
-    use crate::config::MemoryBuilder;
+    use crate::config::MemoryConfig;
 
     #[tokio::test]
     async fn a_scan_outlives_the_store_that_it_came_from() {
-        let keyspace = Arc::new(Keyspace::new(&MemoryBuilder::default().max_bytes(1 << 20)));
-        keyspace.update(b"cached", |slot| slot.write_cached(b"v", None)).unwrap();
+        let keyspace = Arc::new(Keyspace::new(&MemoryConfig::default().max_bytes(1 << 20)));
+        keyspace.update(b"cached", |slot| slot.write_cached(Bytes::from("v"), None)).unwrap();
         keyspace.update(b"pinned", |slot| slot.write_pinned(b"v", None)).unwrap();
         let keys = tokio::spawn(scan(keyspace, b"").try_collect::<Vec<_>>());
         assert_eq!(keys.await.unwrap().unwrap(), [&b"cached"[..], b"pinned"]);

@@ -1,9 +1,11 @@
 //! One part of the keyspace: what its lock guards.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::clock::{Deadline, Now};
-use crate::deadlines::Deadlines;
+use crate::deadlines::{Deadlines, FEW_NODES};
 use crate::table::{Keyed, Table};
 use crate::waiters::Waiters;
 
@@ -39,14 +41,20 @@ pub(crate) fn pinned_size(key: &[u8], value: &[u8]) -> usize {
     key.len() + value.len() + ENTRY_OVERHEAD
 }
 
-/// The pinned entries of a shard, their deadlines, and who waits for a change of one of its keys.
+/// The pinned entries of a shard, their deadlines and those of the cached values, and who waits for
+/// a change of one of its keys.
 ///
-/// Stale nodes of `deadlines` are skipped when their time comes, and taken out before they are the
-/// greater part of it.
+/// Stale nodes of the deadlines are skipped when their time comes, and taken out before they are the
+/// greater part of them.
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
     pinned: Table<PinnedEntry>,
-    deadlines: Deadlines,
+    deadlines: Deadlines<u64>,
+    /// By their keys, which the cached values hold as well: one that nothing else holds is stale,
+    /// for its value was replaced, deleted or evicted.
+    cached_deadlines: Deadlines<Arc<[u8]>>,
+    /// Changes of cached values until the stale ones of their deadlines are taken out.
+    cached_changes_left: usize,
     /// Writes to the evictable region under this shard's lock.
     pub(crate) cached_writes: u32,
     pub(crate) waiters: Waiters,
@@ -101,7 +109,8 @@ impl Shard {
     fn drop_stale_nodes(&mut self, rehash: impl Fn(&[u8]) -> u64) {
         if self.deadlines.is_mostly_stale(self.pinned.expiring()) {
             let pinned = &self.pinned;
-            self.deadlines.retain(|deadline, hash| pinned.has_due(hash, deadline, &rehash));
+            self.deadlines
+                .retain_one_of_each(|deadline, hash| pinned.has_due(*hash, deadline, &rehash));
             self.deadlines.shrink();
         }
     }
@@ -133,6 +142,50 @@ impl Shard {
         (taken, freed)
     }
 
+    /// Notes that a cached value changed, and that it ends now at a deadline, if it does.
+    ///
+    /// Evictions are not seen here, so the stale deadlines cannot be counted. They are looked for
+    /// after half as many changes as there were deadlines the last time. That keeps them the lesser
+    /// part, for an eviction comes with a write, if mostly of another key.
+    pub(crate) fn cached_changed(&mut self, ending: Option<(Deadline, Arc<[u8]>)>) {
+        if let Some((deadline, key)) = ending {
+            self.cached_deadlines.push(deadline, key);
+        }
+        if self.cached_changes_left == 0 {
+            self.cached_deadlines.retain(|key| Arc::strong_count(key) > 1);
+            self.cached_deadlines.shrink();
+            self.cached_changes_left = FEW_NODES.max(self.cached_deadlines.len() / 2);
+        }
+        self.cached_changes_left -= 1;
+    }
+
+    /// The earliest deadline of a cached value, which may be stale.
+    pub(crate) fn first_cached_deadline(&self) -> Option<Deadline> {
+        self.cached_deadlines.first()
+    }
+
+    /// Takes no more than `limit` due deadlines of cached values off their heap, and has the values
+    /// ended that are there still. Returns how many deadlines it took.
+    pub(crate) fn sweep_cached(
+        &mut self,
+        now: &Now<'_>,
+        limit: usize,
+        end: impl Fn(&Arc<[u8]>),
+    ) -> usize {
+        let mut taken = 0;
+        while taken < limit {
+            let Some((_, key)) = self.cached_deadlines.pop_due(now) else { break };
+            taken += 1;
+            if Arc::strong_count(&key) > 1 {
+                end(&key);
+            }
+        }
+        if taken > 0 {
+            self.cached_deadlines.shrink();
+        }
+        taken
+    }
+
     pub(crate) fn pinned(&self) -> impl ExactSizeIterator<Item = &PinnedEntry> {
         self.pinned.iter()
     }
@@ -146,7 +199,6 @@ mod tests {
 
     use super::*;
     use crate::clock::{Clock, ManualClock};
-    use crate::deadlines::FEW_NODES;
 
     fn hash(key: &[u8]) -> u64 {
         key.iter()

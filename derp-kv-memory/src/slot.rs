@@ -1,11 +1,13 @@
 //! One key under its shard's lock, in whichever region its entry is.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use derp_kv_core::Ttl;
 
 use crate::budget::{Demand, Refusal};
 use crate::clock::{Deadline, Now};
-use crate::evictable::cached_size;
+use crate::evictable::{CachedValue, Evictable, cached_size};
 use crate::regions::{Regions, Seen, is_live};
 use crate::shard::{PinnedEntry, Shard, pinned_size};
 
@@ -53,37 +55,35 @@ impl<'a> Slot<'a> {
     /// Writes a value that may be evicted, unless the key is pinned and live: then it stays so.
     pub(crate) fn write_cached(
         &mut self,
-        value: &[u8],
+        value: Bytes,
         deadline: Option<Deadline>,
     ) -> Result<(), Refusal> {
-        let demand = self.cached_demand(value)?;
+        let demand = self.cached_demand(&value, deadline.is_some())?;
         self.regions.budget.reserve(demand)?;
         self.write_cached_reserved(value, deadline);
         Ok(())
     }
 
     /// The demand to reserve before [`write_cached_reserved`](Self::write_cached_reserved).
-    pub(crate) fn cached_demand(&self, value: &[u8]) -> Result<Demand, Refusal> {
+    pub(crate) fn cached_demand(&self, value: &[u8], ends: bool) -> Result<Demand, Refusal> {
         if self.goes_to_cache() {
             let max = self.regions.budget.max_bytes().unwrap_or(usize::MAX);
-            let fits = cached_size(self.key, value) <= max;
+            let fits = cached_size(self.key, value, ends) <= max;
             return if fits { Ok(Demand::default()) } else { Err(Refusal::never_fits()) };
         }
         Ok(self.pinned_demand(value))
     }
 
-    pub(crate) fn write_cached_reserved(&mut self, value: &[u8], deadline: Option<Deadline>) {
+    pub(crate) fn write_cached_reserved(&mut self, value: Bytes, deadline: Option<Deadline>) {
         match &self.regions.evictable {
             Some(evictable) if self.goes_to_cache() => {
                 // What is pinned under this key has expired.
                 if let Some(expired) = self.take_pinned() {
                     self.regions.budget.release(expired.size());
                 }
-                let renew = self.is_time_to_renew();
-                evictable.put(self.key, Bytes::copy_from_slice(value), deadline, renew);
-                self.shard.waiters.wake(self.hash);
+                self.put_cached(evictable, value, deadline);
             }
-            _ => self.put_pinned(Bytes::copy_from_slice(value), deadline),
+            _ => self.put_pinned(value, deadline),
         }
     }
 
@@ -102,11 +102,7 @@ impl<'a> Slot<'a> {
     pub(crate) fn redate(&mut self, deadline: Option<Deadline>) {
         let Some(value) = self.look(|seen| seen.value.into_owned()) else { return };
         match &self.regions.evictable {
-            Some(evictable) if self.goes_to_cache() => {
-                let renew = self.is_time_to_renew();
-                evictable.put(self.key, value, deadline, renew);
-                self.shard.waiters.wake(self.hash);
-            }
+            Some(evictable) if self.goes_to_cache() => self.put_cached(evictable, value, deadline),
             _ => self.put_pinned(value, deadline),
         }
     }
@@ -118,6 +114,7 @@ impl<'a> Slot<'a> {
             self.regions.budget.release(entry.size());
         } else if let Some(evictable) = &self.regions.evictable {
             evictable.remove(self.key);
+            self.shard.cached_changed(None);
         }
         if live {
             self.shard.waiters.wake(self.hash);
@@ -148,6 +145,14 @@ impl<'a> Slot<'a> {
         Demand { total, growth: total.saturating_sub(old) }
     }
 
+    fn put_cached(&mut self, evictable: &Evictable, value: Bytes, deadline: Option<Deadline>) {
+        let ending = deadline.map(|deadline| (deadline, Arc::from(self.key)));
+        let renew = self.is_time_to_renew();
+        evictable.put(self.key, CachedValue { value, ending: ending.clone() }, renew);
+        self.shard.cached_changed(ending);
+        self.shard.waiters.wake(self.hash);
+    }
+
     fn put_pinned(&mut self, value: Bytes, deadline: Option<Deadline>) {
         let size = pinned_size(self.key, &value);
         let rehash = |key: &[u8]| self.regions.hash(key);
@@ -155,6 +160,7 @@ impl<'a> Slot<'a> {
         self.regions.budget.release(replaced.saturating_sub(size));
         if let Some(evictable) = self.regions.evictable.as_ref().filter(|_| replaced == 0) {
             evictable.remove(self.key);
+            self.shard.cached_changed(None);
         }
         self.shard.waiters.wake(self.hash);
     }

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::iter::once;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use futures_core::stream::BoxStream;
 use tokio::runtime::Handle;
 
 use crate::budget::Demand;
-use crate::config::{MemoryBuilder, MemoryConfig};
+use crate::config::MemoryConfig;
 use crate::coop;
+use crate::evictable::cached_size;
 use crate::keyspace::{Keyspace, LockedShards};
 use crate::regions::{Seen, expiry};
 use crate::scan::scan;
@@ -52,12 +54,20 @@ impl MemoryStore {
     /// An empty store without a bound: nothing is ever evicted or refused.
     #[must_use]
     pub fn new() -> Self {
-        Self::builder().build()
+        Self::with_checked(&MemoryConfig::default())
+    }
+
+    fn with_checked(config: &MemoryConfig) -> Self {
+        Self {
+            keyspace: Arc::new(Keyspace::new(config)),
+            flights: Arc::default(),
+            sweep: config.sweep_every.map(|every| Arc::new(Sweep::new(every))),
+        }
     }
 
     /// Options for a store with a bound, a clock of its own or a background sweep.
-    pub fn builder() -> MemoryBuilder {
-        MemoryBuilder::default()
+    pub fn builder() -> MemoryConfig {
+        MemoryConfig::default()
     }
 
     /// The bytes that pinned entries take, by estimate: everything but evictable values. Entries
@@ -75,24 +85,17 @@ impl MemoryStore {
     }
 }
 
-impl MemoryBuilder {
-    /// The store.
-    #[must_use]
-    pub fn build(self) -> MemoryStore {
-        MemoryStore {
-            keyspace: Arc::new(Keyspace::new(&self)),
-            flights: Arc::default(),
-            sweep: self.sweep_every.map(|every| Arc::new(Sweep::new(every))),
-        }
-    }
-}
-
 impl MemoryConfig {
-    /// The store that the table describes.
-    #[must_use]
-    pub fn build(&self) -> MemoryStore {
-        let builder = MemoryBuilder { max_bytes: self.max_bytes, ..MemoryStore::builder() };
-        builder.on_full(self.on_full).build()
+    /// The store that the options describe.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](derp_kv_core::ErrorKind::InvalidArgument) for a bound of zero or a sweep
+    /// more often than every millisecond, naming the field and what would be right. The default
+    /// options have no such error.
+    pub fn build(self) -> Result<MemoryStore> {
+        self.check()?;
+        Ok(MemoryStore::with_checked(&self))
     }
 }
 
@@ -154,8 +157,13 @@ impl KvStore for MemoryStore {
     async fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
         coop::one_key().await;
         let ttl = Ttl::optional(ttl).map_err(|error| error.with_operation(Operation::Set))?;
-        self.writing()
-            .update(key, |slot| slot.write_cached(value, slot.deadline(ttl)))
+        // A value may be large: it is copied before the lock is taken.
+        let value = Bytes::copy_from_slice(value);
+        let size = cached_size(key, &value, ttl.is_some());
+        let write = |slot: &mut Slot<'_>| slot.write_cached(value.clone(), slot.deadline(ttl));
+        let keyspace = self.writing();
+        keyspace
+            .caching(once((key, size)), || keyspace.update(key, write))
             .map_err(|error| error.with_operation(Operation::Set))
     }
 
@@ -167,20 +175,25 @@ impl KvStore for MemoryStore {
         let mut seen = HashSet::new();
         let items: Vec<_> = items.iter().rev().filter(|(key, _)| seen.insert(*key)).collect();
         let hashes: Vec<_> = items.iter().map(|(key, _)| self.keyspace.hash(key)).collect();
+        // Values may be large: they are copied before the locks are taken.
+        let copy = |(_, value): &&(&[u8], &[u8])| Bytes::copy_from_slice(value);
+        let values: Vec<_> = items.iter().map(copy).collect();
         let write = |shards: &mut LockedShards<'_>| {
             // The budget is reserved for all of them first: the batch is written whole or not.
             let mut demand = Demand::default();
             for ((key, value), &hash) in items.iter().zip(&hashes) {
-                demand = demand.and(shards.slot(hash, key).cached_demand(value)?);
+                demand = demand.and(shards.slot(hash, key).cached_demand(value, ttl.is_some())?);
             }
             self.keyspace.regions.budget.reserve(demand)?;
-            for ((key, value), &hash) in items.iter().zip(&hashes) {
+            for (((key, _), &hash), value) in items.iter().zip(&hashes).zip(&values) {
                 let mut slot = shards.slot(hash, key);
-                slot.write_cached_reserved(value, slot.deadline(ttl));
+                slot.write_cached_reserved(value.clone(), slot.deadline(ttl));
             }
             Ok(())
         };
-        self.writing().update_many(&hashes, write).map_err(named)
+        let sizes = items.iter().map(|(key, value)| (*key, cached_size(key, value, ttl.is_some())));
+        let keyspace = self.writing();
+        keyspace.caching(sizes, || keyspace.update_many(&hashes, write)).map_err(named)
     }
 
     async fn delete(&self, key: &[u8]) -> Result<bool> {
@@ -203,13 +216,17 @@ impl KvStore for MemoryStore {
     async fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
         coop::one_key().await;
         let ttl = Ttl::new(ttl).map_err(|error| error.with_operation(Operation::Expire))?;
-        self.writing().update(key, |slot| {
+        let keyspace = self.writing();
+        let redate = |slot: &mut Slot<'_>| {
             let live = slot.is_live();
             if live {
                 slot.redate(slot.deadline(Some(ttl)));
             }
             Ok(live)
-        })
+        };
+        // A value that had no deadline grows by that of the estimate.
+        let size = cached_size(key, b"", true);
+        keyspace.caching(once((key, size)), || keyspace.update(key, redate))
     }
 
     async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {

@@ -17,7 +17,7 @@ pub(crate) struct Sweep {
 
 impl Sweep {
     pub(crate) fn new(every: Duration) -> Self {
-        Self { every: every.max(Duration::from_millis(1)), task: Mutex::default() }
+        Self { every, task: Mutex::default() }
     }
 
     /// Starts the task where none runs and there is a runtime to run it. The runtime of an earlier
@@ -72,13 +72,13 @@ mod tests {
 
     use super::*;
     use crate::clock::ManualClock;
-    use crate::config::MemoryBuilder;
+    use crate::config::MemoryConfig;
     use crate::keyspace::SWEEP_PER_STEP;
 
     #[tokio::test]
     async fn other_tasks_run_after_every_step_however_little_is_due_in_one_shard() {
         let clock = ManualClock::new();
-        let keyspace = Arc::new(Keyspace::new(&MemoryBuilder::default().clock(clock.clone())));
+        let keyspace = Arc::new(Keyspace::new(&MemoryConfig::default().clock(clock.clone())));
         let ttl = Ttl::new(Duration::from_secs(1)).unwrap();
         for id in 0..20_000_u32 {
             let written = keyspace.update(&id.to_be_bytes(), |slot| {

@@ -29,7 +29,7 @@ impl<S: KvStore + Clone> Harness for Memory<S> {
 }
 
 fn bounded_store() -> MemoryStore {
-    MemoryStore::builder().max_bytes(BOUND).build()
+    MemoryStore::builder().max_bytes(BOUND).build().unwrap()
 }
 
 mod unbounded {

@@ -34,7 +34,7 @@ fn watched<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + Send +
 }
 
 fn stores() -> [MemoryStore; 2] {
-    [MemoryStore::new(), MemoryStore::builder().max_bytes(1 << 20).build()]
+    [MemoryStore::new(), MemoryStore::builder().max_bytes(1 << 20).build().unwrap()]
 }
 
 #[test]

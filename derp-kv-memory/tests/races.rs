@@ -16,8 +16,8 @@ fn stores(max_bytes: u64) -> [MemoryStore; 3] {
     let bounded = MemoryStore::builder().max_bytes(max_bytes);
     [
         MemoryStore::new(),
-        bounded.clone().build(),
-        bounded.max_bytes(1 << 30).on_full(OnFull::Reject).build(),
+        bounded.clone().build().unwrap(),
+        bounded.max_bytes(1 << 30).on_full(OnFull::Reject).build().unwrap(),
     ]
 }
 

@@ -25,7 +25,7 @@ async fn batches_give_back_as_much_as_they_add() {
 #[tokio::test(start_paused = true)]
 async fn a_large_value_takes_the_room_of_many_small_expired_ones() {
     for mode in [OnFull::Reject, OnFull::EvictCached] {
-        let kv = MemoryStore::builder().max_bytes(1_000_000).on_full(mode).build();
+        let kv = MemoryStore::builder().max_bytes(1_000_000).on_full(mode).build().unwrap();
         for id in 0..4_000_u32 {
             kv.set_nx(&id.to_be_bytes(), b"small", TTL).await.unwrap();
         }
@@ -40,7 +40,7 @@ async fn full_of_expired(mode: OnFull, records: u32) -> (MemoryStore, usize) {
     probe.set_nx(&[0; 4], b"small", None).await.unwrap();
     let one = probe.pinned_bytes();
     let bound = u64::from(records) * one as u64;
-    let kv = MemoryStore::builder().max_bytes(bound).on_full(mode).build();
+    let kv = MemoryStore::builder().max_bytes(bound).on_full(mode).build().unwrap();
     for id in 0..records {
         kv.set_nx(&id.to_be_bytes(), b"small", TTL).await.unwrap();
     }

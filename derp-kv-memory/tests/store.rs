@@ -23,7 +23,7 @@ async fn a_day_passes_at_once_and_exactly() {
 
 #[tokio::test(start_paused = true)]
 async fn real_time_ends_no_ttl_in_virtual_time() {
-    for kv in [MemoryStore::new(), MemoryStore::builder().max_bytes(1 << 20).build()] {
+    for kv in [MemoryStore::new(), MemoryStore::builder().max_bytes(1 << 20).build().unwrap()] {
         kv.set(b"k", b"v", Some(Duration::from_millis(20))).await.unwrap();
         // Blocks the thread for real; the paused clock does not move.
         std::thread::sleep(Duration::from_millis(60));
@@ -34,7 +34,7 @@ async fn real_time_ends_no_ttl_in_virtual_time() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manual_clock_works_where_tokio_cannot_pause() {
     let clock = ManualClock::new();
-    let kv = MemoryStore::builder().clock(clock.clone()).build();
+    let kv = MemoryStore::builder().clock(clock.clone()).build().unwrap();
     kv.incr(b"n", 1, Some(DAY)).await.unwrap();
     clock.advance(DAY);
     assert_eq!(kv.incr(b"n", 1, None).await.unwrap().value, 1);
@@ -44,7 +44,7 @@ async fn a_manual_clock_works_where_tokio_cannot_pause() {
 
 #[tokio::test]
 async fn eviction_takes_cached_values_and_never_a_pinned_record() {
-    let kv = MemoryStore::builder().max_bytes(1 << 20).build();
+    let kv = MemoryStore::builder().max_bytes(1 << 20).build().unwrap();
     for id in 0..1_000_u32 {
         assert!(kv.set_nx(format!("lock:{id}").as_bytes(), b"token", None).await.unwrap());
         kv.incr(format!("count:{id}").as_bytes(), 7, None).await.unwrap();
@@ -65,7 +65,7 @@ async fn eviction_takes_cached_values_and_never_a_pinned_record() {
 
 #[tokio::test(start_paused = true)]
 async fn rejecting_stores_refuse_and_take_writes_again_once_ttls_pass() {
-    let kv = MemoryStore::builder().max_bytes(100_000).on_full(OnFull::Reject).build();
+    let kv = MemoryStore::builder().max_bytes(100_000).on_full(OnFull::Reject).build().unwrap();
     let mut kept = 0_u32;
     let refused = loop {
         match kv.set(&kept.to_be_bytes(), &[1; 100], Some(DAY)).await {
@@ -94,7 +94,7 @@ async fn rejecting_stores_refuse_and_take_writes_again_once_ttls_pass() {
 #[tokio::test]
 async fn a_value_larger_than_the_bound_is_refused_in_both_modes() {
     for mode in [OnFull::EvictCached, OnFull::Reject] {
-        let kv = MemoryStore::builder().max_bytes(10_000).on_full(mode).build();
+        let kv = MemoryStore::builder().max_bytes(10_000).on_full(mode).build().unwrap();
         kv.set(b"k", b"small", None).await.unwrap();
         let error = kv.set(b"k", &[0; 10_000], None).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Full);
@@ -104,7 +104,7 @@ async fn a_value_larger_than_the_bound_is_refused_in_both_modes() {
 
 #[tokio::test(start_paused = true)]
 async fn everything_expired_leaves_nothing_behind_after_the_background_sweep() {
-    let kv = MemoryStore::builder().sweep_every(Duration::from_secs(1)).build();
+    let kv = MemoryStore::builder().sweep_every(Duration::from_secs(1)).build().unwrap();
     // All of one moment, so that only the whole hash tells their deadlines apart.
     for id in 0..200_000_u32 {
         kv.set(&id.to_be_bytes(), b"v", Some(Duration::from_secs(10))).await.unwrap();
@@ -130,7 +130,7 @@ async fn later_writes_give_the_memory_of_expired_records_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cached_key_rewritten_very_often_is_still_evicted_and_still_scanned() {
-    let kv = MemoryStore::builder().max_bytes(100_000).build();
+    let kv = MemoryStore::builder().max_bytes(100_000).build().unwrap();
     let writer = {
         let kv = kv.clone();
         tokio::spawn(async move {
@@ -155,7 +155,7 @@ async fn a_cached_key_rewritten_very_often_is_still_evicted_and_still_scanned() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn racing_writes_keep_value_and_expiry_together() {
-    for kv in [MemoryStore::new(), MemoryStore::builder().max_bytes(1 << 20).build()] {
+    for kv in [MemoryStore::new(), MemoryStore::builder().max_bytes(1 << 20).build().unwrap()] {
         for _ in 0..5_000 {
             let (a, b) = (kv.clone(), kv.clone());
             let forever = tokio::spawn(async move { a.set(b"k", b"forever", None).await });
@@ -199,7 +199,7 @@ async fn wait(kv: &MemoryStore) -> (Option<Vec<u8>>, Duration) {
 
 #[tokio::test(start_paused = true)]
 async fn a_waiter_sees_within_a_second_that_its_value_was_evicted() {
-    let kv = MemoryStore::builder().max_bytes(100_000).build();
+    let kv = MemoryStore::builder().max_bytes(100_000).build().unwrap();
     kv.set(b"k", b"v", None).await.unwrap();
     let evict = async {
         for id in 0..1_000_u32 {
@@ -214,7 +214,7 @@ async fn a_waiter_sees_within_a_second_that_its_value_was_evicted() {
 #[tokio::test(start_paused = true)]
 async fn a_waiter_sees_within_a_second_that_a_manual_clock_passed_a_deadline() {
     let clock = ManualClock::new();
-    let kv = MemoryStore::builder().clock(clock.clone()).build();
+    let kv = MemoryStore::builder().clock(clock.clone()).build().unwrap();
     kv.set(b"k", b"v", Some(DAY)).await.unwrap();
     let ((left, after), ()) = tokio::join!(wait(&kv), async { clock.advance(DAY) });
     assert_eq!(left, None);
@@ -223,7 +223,7 @@ async fn a_waiter_sees_within_a_second_that_a_manual_clock_passed_a_deadline() {
 
 #[tokio::test]
 async fn the_last_handle_frees_everything() {
-    let kv = MemoryStore::builder().sweep_every(Duration::from_millis(1)).build();
+    let kv = MemoryStore::builder().sweep_every(Duration::from_millis(1)).build().unwrap();
     let handles: Arc<[MemoryStore]> = vec![kv.clone(), kv.clone()].into();
     kv.set(b"k", b"v", Some(DAY)).await.unwrap();
     drop(handles);
@@ -236,7 +236,7 @@ async fn the_last_handle_frees_everything() {
 
 #[test]
 fn it_works_outside_a_runtime() {
-    let kv = MemoryStore::builder().sweep_every(DAY).build();
+    let kv = MemoryStore::builder().sweep_every(DAY).build().unwrap();
     let mut set = kv.set(b"k", b"v", Some(DAY));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(set.as_mut().poll(&mut context).is_ready());
@@ -256,7 +256,7 @@ async fn a_key_named_twice_in_a_batch_keeps_the_account_right() {
 
 #[test]
 fn the_background_sweep_goes_on_in_the_next_runtime() {
-    let kv = MemoryStore::builder().sweep_every(Duration::from_secs(1)).build();
+    let kv = MemoryStore::builder().sweep_every(Duration::from_secs(1)).build().unwrap();
     for round in 0..2 {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_time().start_paused(true).build().unwrap();
@@ -270,7 +270,7 @@ fn the_background_sweep_goes_on_in_the_next_runtime() {
 
 #[tokio::test]
 async fn a_long_scan_lets_other_tasks_run() {
-    for kv in [MemoryStore::new(), MemoryStore::builder().max_bytes(1 << 30).build()] {
+    for kv in [MemoryStore::new(), MemoryStore::builder().max_bytes(1 << 30).build().unwrap()] {
         for id in 0..100_000_u32 {
             kv.set(&id.to_be_bytes(), b"v", None).await.unwrap();
         }

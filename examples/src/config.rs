@@ -102,10 +102,10 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// Those of [`ValkeyStore::connect`]; the embedded store is always there.
+    /// Those of [`ValkeyStore::connect`]; and the options of the embedded store that are refused.
     pub async fn open(self) -> Result<Arc<dyn KvStore>> {
         Ok(match self {
-            Self::Memory(config) => Arc::new(config.build()),
+            Self::Memory(config) => Arc::new(config.build()?),
             Self::Valkey(config) => Arc::new(ValkeyStore::connect(config).await?),
         })
     }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 const ORDER: &str = r#"{"product_id":42,"quantity":2}"#;
 
 fn memory() -> Arc<dyn KvStore> {
-    Arc::new(MemoryStore::builder().max_bytes(64 * 1024 * 1024).build())
+    Arc::new(MemoryStore::builder().max_bytes(64 * 1024 * 1024).build().unwrap())
 }
 
 /// What must hold on any store.

@@ -15,9 +15,11 @@ use crate::subject::Subject;
 
 const VALUE: [u8; 64] = [b'x'; 64];
 
-pub(crate) async fn of_store(entries: usize) -> Result<Value> {
+pub(crate) async fn of_store(entries: usize, max_bytes: Option<u64>) -> Result<Value> {
     let clock = ManualClock::new();
-    let kv = MemoryStore::builder().clock(clock.clone()).build();
+    let mut options = MemoryStore::builder().clock(clock.clone());
+    options.max_bytes = max_bytes;
+    let kv = options.build().unwrap();
     let ttl = Duration::from_secs(60);
     for entry in 0..entries {
         kv.set(old(entry).as_bytes(), &VALUE, Some(ttl)).await?;
@@ -28,7 +30,8 @@ pub(crate) async fn of_store(entries: usize) -> Result<Value> {
         ensure!(kv.get(&key).await?.is_some());
         Ok(())
     };
-    Ok(row("derp-kv unbounded", entries, worst(entries, write_and_read).await?))
+    let name = if max_bytes.is_some() { "derp-kv bounded" } else { "derp-kv unbounded" };
+    Ok(row(name, entries, worst(entries, write_and_read).await?))
 }
 
 /// Every entry with a TTL of its own, as the store's have.

@@ -64,7 +64,10 @@ fn main() -> Result<()> {
         }))?;
     }
     for _ in 0..3 {
-        push(runtime()?.block_on(expiry::of_store(entries))?)?;
+        push(runtime()?.block_on(expiry::of_store(entries, None))?)?;
+        // So many bytes that the bound is just reached.
+        let bound = entries as u64 * 600;
+        push(runtime()?.block_on(expiry::of_store(entries, Some(bound)))?)?;
     }
     push(runtime()?.block_on(expiry::of_moka(entries))?)?;
     scan::compare_all(entries, &mut push)?;

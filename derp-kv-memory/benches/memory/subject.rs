@@ -36,7 +36,7 @@ pub(crate) trait Scan: Subject {
 }
 
 pub(crate) fn bounded(bytes: u64) -> MemoryStore {
-    MemoryStore::builder().max_bytes(bytes).on_full(OnFull::EvictCached).build()
+    MemoryStore::builder().max_bytes(bytes).on_full(OnFull::EvictCached).build().unwrap()
 }
 
 pub(crate) fn moka_of(bytes: u64) -> Moka {

@@ -186,16 +186,16 @@ async fn play(make: impl Fn(ManualClock) -> MemoryStore) {
 
 #[tokio::test]
 async fn unbounded() {
-    play(|clock| MemoryStore::builder().clock(clock).build()).await;
+    play(|clock| MemoryStore::builder().clock(clock).build().unwrap()).await;
 }
 
 #[tokio::test]
 async fn evicting() {
-    play(|clock| MemoryStore::builder().clock(clock).max_bytes(1 << 30).build()).await;
+    play(|clock| MemoryStore::builder().clock(clock).max_bytes(1 << 30).build().unwrap()).await;
 }
 
 #[tokio::test]
 async fn rejecting() {
     let builder = MemoryStore::builder().max_bytes(1 << 30).on_full(OnFull::Reject);
-    play(|clock| builder.clone().clock(clock).build()).await;
+    play(|clock| builder.clone().clock(clock).build().unwrap()).await;
 }
