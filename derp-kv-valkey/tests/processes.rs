@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use derp_kv_core::{Error, ErrorKind, GuardedGet, Idempotency, KvStore, KvStoreExt};
 use derp_kv_valkey::test_server::Server;
@@ -22,6 +22,8 @@ const PORT: &str = "DERP_KV_TEST_PORT";
 const CONTROL_PORT: &str = "DERP_KV_TEST_CONTROL_PORT";
 const CALLERS: &str = "DERP_KV_TEST_CALLERS";
 const SLOW_MS: &str = "DERP_KV_TEST_SLOW_MS";
+/// A worker begins at the start of this number.
+const WAVE: &str = "DERP_KV_TEST_WAVE";
 
 /// Only guards against a hang.
 const HANG: Duration = Duration::from_secs(60);
@@ -57,6 +59,10 @@ impl Stage {
     }
 
     fn spawn(&self, role: &str, callers: usize, slow: Duration) -> Child {
+        self.spawn_for(1, role, callers, slow)
+    }
+
+    fn spawn_for(&self, wave: i64, role: &str, callers: usize, slow: Duration) -> Child {
         Command::new(env::current_exe().expect("the path of this test"))
             .args(["worker", "--exact", "--nocapture"])
             .env(ROLE, role)
@@ -64,6 +70,7 @@ impl Stage {
             .env(CONTROL_PORT, self.beside.port().to_string())
             .env(CALLERS, callers.to_string())
             .env(SLOW_MS, slow.as_millis().to_string())
+            .env(WAVE, wave.to_string())
             .stdout(Stdio::null())
             .kill_on_drop(true)
             .spawn()
@@ -113,10 +120,16 @@ impl Stage {
             .filter_map(|line| {
                 let (name, stats) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
                 let calls = stats.split(',').next()?.parse().ok()?;
-                (!["auth", "config|resetstat", "info"].contains(&name))
+                (!["auth", "config|resetstat", "info", "pexpiretime"].contains(&name))
                     .then(|| (name.to_owned(), calls))
             })
             .collect()
+    }
+
+    /// When the lock of the holder expires, in milliseconds since 1970: only a renewal moves it.
+    async fn lock_expires(&self) -> i64 {
+        let lock = String::from_utf8_lossy(LOCK);
+        self.server.command(&["PEXPIRETIME", &lock]).await.unwrap().int().unwrap()
     }
 
     async fn no_lock_is_left(&self) {
@@ -138,7 +151,7 @@ async fn worker() {
     let (kv, control) = (connect(port(PORT)).await, connect(port(CONTROL_PORT)).await);
     let slow = Duration::from_millis(setting(SLOW_MS));
     control.incr(READY, 1, None).await.unwrap();
-    wait_until(&control, START, 1).await;
+    wait_until(&control, START, i64::try_from(setting(WAVE)).unwrap()).await;
     let calls = (0..setting(CALLERS)).map(|_| {
         let (kv, control, role) = (kv.clone(), control.clone(), role.clone());
         tokio::spawn(async move {
@@ -243,6 +256,54 @@ async fn a_killed_holder_is_succeeded_by_exactly_one() {
     succeed(waiters).await;
     assert_eq!(stage.executions().await, "2", "one successor");
     stage.report("3 x 20, holder killed", "1 + 1", succeeded).await;
+}
+
+#[tokio::test]
+async fn a_holder_killed_after_renewals_is_succeeded_when_its_lock_expires() {
+    join_all((0..3).map(holder_killed_after)).await;
+}
+
+/// Six processes wait for a holder from its beginning on; it is killed after so many renewals.
+async fn holder_killed_after(renewals: u32) {
+    let stage = Stage::open().await;
+    let mut holder = stage.spawn("cache", 1, Duration::from_secs(3600));
+    let waiters: Vec<_> =
+        (0..6).map(|_| stage.spawn_for(2, "cache", 1, Duration::from_secs(1))).collect();
+    stage.start(7).await;
+    wait_until(&stage.control, BEGAN, 1).await;
+    stage.control.incr(START, 1, None).await.unwrap();
+
+    let mut expires = stage.lock_expires().await;
+    for _ in 0..renewals {
+        let renewed = async {
+            loop {
+                match stage.lock_expires().await {
+                    same if same == expires => sleep(Duration::from_millis(5)).await,
+                    later => return later,
+                }
+            }
+        };
+        expires = timeout(HANG, renewed).await.expect("the lease was not renewed");
+    }
+    // Well before the next renewal, which comes after a third of a TTL.
+    sleep(LOCK_TTL / 24).await;
+    holder.kill().await.unwrap();
+    let killed = Instant::now();
+    assert_eq!(stage.lock_expires().await, expires, "killed after another renewal");
+
+    wait_until(&stage.control, BEGAN, 2).await;
+    let (succeeded, now) = (killed.elapsed(), unix_millis());
+    assert!(now >= expires, "{} ms before the lock of the dead expired", expires - now);
+    assert!(now - expires < 500, "{} ms after the lock of the dead expired", now - expires);
+    succeed(waiters).await;
+    assert_eq!(stage.executions().await, "2", "one successor");
+    let scenario = format!("6 x 1, holder killed after renewal {renewals}");
+    stage.report(&scenario, "1 + 1", succeeded).await;
+}
+
+fn unix_millis() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    i64::try_from(now.as_millis()).expect("some time yet")
 }
 
 #[tokio::test]

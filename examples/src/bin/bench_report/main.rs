@@ -65,6 +65,10 @@ fn main() -> Result<()> {
     }
     page += &tables::memory(&rows);
     page += &tables::suites(&rows);
+    // Measured by programs of their own, which the page names.
+    if let Ok(herds) = std::fs::read_to_string(plots.join("herds.md")) {
+        page += &format!("\n{herds}");
+    }
     std::fs::write(folder.join("BENCHMARKS.md"), page.trim_end().to_owned() + "\n")?;
     Ok(())
 }
