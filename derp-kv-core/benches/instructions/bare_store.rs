@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use derp_kv_core::{Counter, Expiry, Flights, KvStore, Result};
+use derp_kv_core::{Counter, Error, ErrorKind, Expiry, Flights, KvStore, Result};
 use futures_core::stream::BoxStream;
+use futures_util::{StreamExt, stream};
 
 /// No more of a store than `guarded_get` needs without contention: no clock, no expiry. What it
 /// costs is nearly all of the helper itself.
@@ -19,6 +20,11 @@ impl BareStore {
     fn entries(&self) -> MutexGuard<'_, HashMap<Bytes, Bytes>> {
         self.entries.lock().expect("no panic under the lock")
     }
+}
+
+/// What an uncontended `guarded_get` has no need of.
+fn unsupported() -> Error {
+    Error::new(ErrorKind::Unsupported, "the bare store has no such operation")
 }
 
 #[async_trait]
@@ -55,43 +61,43 @@ impl KvStore for BareStore {
     }
 
     async fn get_with_ttl(&self, _: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
-        unimplemented!()
+        Err(unsupported())
     }
 
     async fn exists(&self, _: &[u8]) -> Result<bool> {
-        unimplemented!()
+        Err(unsupported())
     }
 
     async fn ttl(&self, _: &[u8]) -> Result<Option<Expiry>> {
-        unimplemented!()
+        Err(unsupported())
     }
 
     async fn mget(&self, _: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
-        unimplemented!()
+        Err(unsupported())
     }
 
     fn scan(&self, _: &[u8]) -> BoxStream<'static, Result<Bytes>> {
-        unimplemented!()
+        stream::iter([Err(unsupported())]).boxed()
     }
 
     async fn mset(&self, _: &[(&[u8], &[u8])], _: Option<Duration>) -> Result<()> {
-        unimplemented!()
+        Err(unsupported())
     }
 
     async fn delete(&self, _: &[u8]) -> Result<bool> {
-        unimplemented!()
+        Err(unsupported())
     }
 
     async fn delete_many(&self, _: &[&[u8]]) -> Result<u64> {
-        unimplemented!()
+        Err(unsupported())
     }
 
     async fn expire(&self, _: &[u8], _: Duration) -> Result<bool> {
-        unimplemented!()
+        Err(unsupported())
     }
 
     async fn incr(&self, _: &[u8], _: i64, _: Option<Duration>) -> Result<Counter> {
-        unimplemented!()
+        Err(unsupported())
     }
 
     async fn compare_and_set(
@@ -101,6 +107,6 @@ impl KvStore for BareStore {
         _: &[u8],
         _: Option<Duration>,
     ) -> Result<bool> {
-        unimplemented!()
+        Err(unsupported())
     }
 }
