@@ -98,21 +98,28 @@ const UPDATE: &str = "UPDATE_MUTANTS=1 cargo test -p derp-kv-conformance --test 
 
 #[test]
 fn every_mutant_is_killed_and_every_law_kills_one() {
-    let mutants = mutants::all();
-    let reports = run(&mutants);
+    let chosen = std::env::var("MUTANTS").unwrap_or_default();
+    let runs: u32 = std::env::var("MUTANT_RUNS").map_or(1, |runs| runs.parse().expect("a number"));
+    let mut mutants = mutants::all();
+    mutants.retain(|mutant| mutant.law.id.contains(&chosen) || mutant.name.contains(&chosen));
     let mut survivors = String::new();
-    for (mutant, report) in mutants.iter().zip(&reports) {
-        match &report.verdict {
-            Verdict::Violated { observed, .. } => {
-                println!(
-                    "{:.2?} killed by `{}`: {}\n  {observed}",
-                    report.time, report.law.id, mutant.wrong
-                );
+    for number in 1..=runs {
+        for (mutant, report) in mutants.iter().zip(run(&mutants)) {
+            let (name, law, wrong) = (mutant.name, report.law.id, mutant.wrong);
+            match &report.verdict {
+                Verdict::Violated { observed, .. } => {
+                    println!("{:.2?} `{name}` killed by `{law}`: {observed}", report.time);
+                }
+                _ => {
+                    writeln!(survivors, "run {number}: `{name}` survives `{law}`: {wrong}").unwrap()
+                }
             }
-            _ => writeln!(survivors, "survives `{}`: {}", report.law.id, mutant.wrong).unwrap(),
         }
     }
     assert!(survivors.is_empty(), "\n{survivors}");
+    if !chosen.is_empty() {
+        return;
+    }
     let killing: BTreeSet<_> = mutants.iter().map(|mutant| mutant.law.id).collect();
     let idle: Vec<_> = LAWS.iter().map(|law| law.id).filter(|id| !killing.contains(id)).collect();
     assert!(idle.is_empty(), "no mutant shows that these laws catch anything: {idle:?}");

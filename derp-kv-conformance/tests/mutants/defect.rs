@@ -1,6 +1,7 @@
 //! Stores that do one thing wrong: what a defect may get in the way of.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -100,6 +101,11 @@ pub(crate) trait Defect: Debug + Send + Sync + 'static {
     }
 
     fn runtime(&self) -> Option<Handle> {
+        None
+    }
+
+    /// The defect of another process's handle on the same data; by default it is this one.
+    fn elsewhere(&self) -> Option<Arc<dyn Defect>> {
         None
     }
 }
