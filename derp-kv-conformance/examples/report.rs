@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use derp_kv_conformance::{BoxError, Harness, Report, Time, fresh_prefix, run_all};
+use derp_kv_conformance::{BoxError, Harness, Profile, Report, Time, fresh_prefix, run_all};
 use derp_kv_core::{KvStore, Prefixed};
 use derp_kv_memory::MemoryStore;
 
@@ -24,6 +24,10 @@ impl<S: KvStore + Clone> Harness for Memory<S> {
 
     fn time(&self) -> Time {
         Time::Virtual
+    }
+
+    fn profile(&self) -> Profile {
+        Profile::default().embedded()
     }
 }
 

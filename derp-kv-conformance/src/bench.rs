@@ -1,64 +1,44 @@
+use std::cell::{Cell, RefCell};
 use std::fmt::Debug;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use derp_kv_core::KvStore;
 use futures_util::FutureExt;
 use proptest::strategy::Strategy;
-use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
+use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use crate::input::{shortened, shown};
+use crate::progress::Progress;
 use crate::scene::Scene;
 use crate::seeds::Seeds;
-use crate::violation::Violation;
+use crate::violation::{Kind, Violation};
 use crate::{Harness, Profile, Time};
 
 /// Longer than any case lets pass, short enough for tokio's timers.
 const VIRTUAL_CASE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Shrinking a failure over the network must end, too.
-const SHRINK_MILLIS: u32 = 15_000;
+/// How long a shorter input is looked for that fails as well.
+const SHRINKING: Duration = Duration::from_secs(3);
 
-/// How a law failed: what was observed, and after which history.
+/// How a law failed, and after which history.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    pub(crate) observed: String,
+    pub(crate) violation: Violation,
     pub(crate) history: Option<String>,
 }
 
 impl From<Violation> for Failure {
     fn from(violation: Violation) -> Self {
-        Self { observed: violation.to_string(), history: None }
+        Self { violation, history: None }
     }
 }
 
 pub(crate) type LawResult = Result<(), Failure>;
-
-/// How far a law has come, to be told from outside when it hangs.
-#[derive(Debug, Default)]
-pub(crate) struct Progress {
-    pub(crate) cases: AtomicU64,
-    current: Mutex<String>,
-}
-
-impl Progress {
-    pub(crate) fn current(&self) -> String {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn begin(&self, case: String) {
-        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = case;
-    }
-
-    fn count(&self) {
-        self.cases.fetch_add(1, Ordering::Relaxed);
-    }
-}
 
 /// What a law is given to test a store with.
 pub(crate) struct Bench<'a, H> {
@@ -117,34 +97,56 @@ impl<H: Harness> Bench<'_, H> {
         F: AsyncFn(&mut Scene<'_, H>, S::Value) -> Result<(), Violation>,
     {
         // A harness that cannot open must not be asked a thousand times over.
-        runtime.block_on(in_time(timeout, Scene::open(self.harness, self.slack())))?;
+        drop(runtime.block_on(self.open(self.slack()))?);
         let config = Config {
             cases,
             failure_persistence: self.seeds.clone().map(|seeds| Box::new(seeds) as _),
-            max_shrink_time: SHRINK_MILLIS,
+            rng_seed: RngSeed::Fixed(self.profile.seed),
             ..Config::default()
         };
+        let failures = Failures::default();
         let result = TestRunner::new(config).run(strategy, |input| {
+            if failures.are_enough() {
+                return Ok(());
+            }
             self.progress.begin(shown(&input));
-            let outcome = runtime.block_on(in_time(timeout, async {
-                let mut scene = Scene::open(self.harness, self.slack()).await?;
+            let outcome = runtime.block_on(async {
+                let mut scene = self.open(self.slack()).await?;
                 // Caught here rather than by proptest, which would not say that it was a panic.
-                let outcome = AssertUnwindSafe(case(&mut scene, input)).catch_unwind().await;
-                outcome.unwrap_or_else(|panic| Err(Violation::panicked(&*panic)))
-            }));
+                let case = AssertUnwindSafe(in_time(timeout, case(&mut scene, input)));
+                case.catch_unwind().await.unwrap_or_else(|panic| Err(Violation::panicked(&*panic)))
+            });
             self.progress.count();
-            outcome.map_err(|violation| TestCaseError::fail(violation.to_string()))
+            outcome.map_err(|violation| failures.add(violation))
         });
         runtime.shutdown_background();
         result.map_err(|error| match error {
             TestError::Abort(reason) => {
-                Failure { observed: format!("no case could be made: {reason}"), history: None }
+                Violation::of(Kind::NotTried, format!("no case could be made: {reason}")).into()
             }
             TestError::Fail(reason, input) => Failure {
-                observed: reason.to_string(),
+                violation: failures.named(&reason.to_string()),
                 history: Some(shortened(format!("{input:?}"), 4_000)),
             },
         })
+    }
+
+    async fn open(&self, slack: Duration) -> Result<Scene<'_, H>, Violation> {
+        let timeout = self.timeout();
+        let opened =
+            tokio::time::timeout(timeout, Scene::open(self.harness, slack, &self.progress));
+        opened.await.unwrap_or_else(|_| {
+            let late = format!("the harness has opened no store within {timeout:?}");
+            Err(Violation::of(Kind::NotTried, late))
+        })
+    }
+
+    /// A scene in which connections break. Where there are none, nothing can.
+    pub(crate) fn severed<F>(&self, scenario: F) -> LawResult
+    where
+        F: AsyncFn(&mut Scene<'_, H>) -> Result<(), Violation>,
+    {
+        if self.profile.embedded { Ok(()) } else { self.scenario(scenario) }
     }
 
     /// A scene that plays in the store's own time: virtual on one thread, or real on several.
@@ -160,10 +162,10 @@ impl<H: Harness> Bench<'_, H> {
         F: AsyncFn(&mut Scene<'_, H>) -> Result<(), Violation>,
     {
         self.progress.begin("the scene".to_owned());
-        let outcome = runtime.block_on(in_time(self.timeout(), async {
-            let mut scene = Scene::open(self.harness, self.slack()).await?;
-            scenario(&mut scene).await
-        }));
+        let outcome = runtime.block_on(async {
+            let mut scene = self.open(self.slack()).await?;
+            in_time(self.timeout(), scenario(&mut scene)).await
+        });
         self.progress.count();
         runtime.shutdown_background();
         Ok(outcome?)
@@ -209,12 +211,11 @@ impl<H: Harness> Bench<'_, H> {
         let outcome = runtime.block_on(async {
             let timeout = self.profile.case_timeout;
             let slack = self.profile.ttl_slack;
-            let opened = Scene::open(self.harness, slack);
-            let mut scene = in_time(timeout, opened).await?;
+            let mut scene = self.open(slack).await?;
             for number in 0..rounds {
                 self.progress.begin(format!("round {number}"));
                 in_time(timeout, round(&mut scene, number)).await.map_err(|violation| {
-                    Violation::new(format!("in round {number} of {rounds}, {violation}"))
+                    violation.within(format!("in round {number} of {rounds}, "))
                 })?;
                 self.progress.count();
             }
@@ -243,8 +244,38 @@ impl<H: Harness> Bench<'_, H> {
     }
 }
 
+/// The failures of one property, of which proptest keeps only what they print.
+#[derive(Default)]
+struct Failures {
+    first: Cell<Option<Instant>>,
+    seen: RefCell<Vec<Violation>>,
+}
+
+impl Failures {
+    fn add(&self, violation: Violation) -> TestCaseError {
+        self.first.set(self.first.get().or_else(|| Some(Instant::now())));
+        let text = violation.to_string();
+        self.seen.borrow_mut().push(violation);
+        TestCaseError::fail(text)
+    }
+
+    /// Whether no shorter input is looked for any more. A hang takes its whole time-out each time.
+    fn are_enough(&self) -> bool {
+        let hangs = self.seen.borrow().iter().any(|violation| violation.kind == Kind::Hung);
+        hangs || self.first.get().is_some_and(|first| first.elapsed() > SHRINKING)
+    }
+
+    fn named(&self, text: &str) -> Violation {
+        let seen = self.seen.borrow();
+        let found = seen.iter().find(|violation| violation.to_string() == text);
+        found.cloned().unwrap_or_else(|| Violation::new(text))
+    }
+}
+
 fn built(runtime: std::io::Result<Runtime>) -> Result<Runtime, Failure> {
-    runtime.map_err(|error| Violation::new(format!("there is no runtime: {error}")).into())
+    runtime.map_err(|error| {
+        Violation::of(Kind::NotTried, format!("there is no runtime: {error}")).into()
+    })
 }
 
 async fn in_time<T>(
@@ -253,7 +284,7 @@ async fn in_time<T>(
 ) -> Result<T, Violation> {
     tokio::time::timeout(timeout, case)
         .await
-        .unwrap_or_else(|_| Err(Violation::new("it hangs: a call has never returned")))
+        .unwrap_or_else(|_| Err(Violation::of(Kind::Hung, "it hangs: a call has never returned")))
 }
 
 /// Runs `caller` on a task of its own for each of the `stores`, all beginning at once.

@@ -4,6 +4,7 @@
 mod bench;
 mod counting;
 mod fault;
+mod fresh;
 mod harness;
 mod history;
 mod input;
@@ -13,32 +14,26 @@ mod list;
 mod model;
 mod newtype;
 mod profile;
+mod progress;
 mod report;
 mod runner;
 mod scene;
 mod seeds;
+mod server;
 mod violation;
-
-use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
 
 pub use counting::{CountingStore, Counts};
 pub use derp_kv_core::Operation;
 pub use fault::{Fault, FaultStore};
-pub use harness::{BoxError, Harness, Time};
+pub use fresh::fresh_prefix;
+pub use harness::{BoxError, Cut, Harness, NotProvided, Time};
 pub use list::{LAWS, Law, law_table};
 pub use profile::Profile;
-pub use report::{LawReport, Report, Verdict};
+pub use report::{HarnessReport, LawReport, Report, Verdict};
 #[doc(hidden)]
 pub use runner::assert_law;
 pub use runner::{run_all, run_law};
-
-/// A key prefix that no other case or test run has, for stores on a shared server.
-#[must_use]
-pub fn fresh_prefix() -> String {
-    let [high, low] = [0, 1].map(|half| RandomState::new().hash_one(half));
-    format!("conformance:{high:016x}{low:016x}:")
-}
+pub use server::{ChildServer, Proxy, Shared, shared_runtime};
 
 /// Makes one `#[test]` of each law, named `area::law`, on the store that a [`Harness`] opens.
 ///

@@ -168,6 +168,20 @@ macro_rules! for_each_law {
                     "a loop of operations lets the other tasks of its thread run",
                     since "0.1.0";
             }
+            connection {
+                tells_what_was_applied:
+                    "a write whose connection breaks says truly whether it may have been applied",
+                    since "0.1.0";
+                applies_once:
+                    "a write whose connection breaks is applied once at most, and answers for that one time",
+                    since "0.1.0";
+                reads_are_right_or_fail:
+                    "a read whose connection breaks answers right, or fails as one to be tried again",
+                    since "0.1.0";
+                heals:
+                    "after its connection broke a store serves again by itself, to each caller its own answer",
+                    since "0.1.0";
+            }
             errors {
                 never_show_values:
                     "no error shows a value",

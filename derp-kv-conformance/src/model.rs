@@ -136,7 +136,7 @@ pub(crate) async fn play<H: Harness>(
             Err(Stop::Unsure) => return Ok(()),
             Err(Stop::Violated(violation)) => {
                 let op = shown(op);
-                return Err(Violation::new(format!("step {number}, {op}: {violation}")));
+                return Err(violation.within(format!("step {number}, {op}: ")));
             }
         }
     }

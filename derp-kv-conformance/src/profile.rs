@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::{Law, fresh};
+
 /// How thoroughly to test, how much time to allow, and where the store is known to deviate.
 ///
 /// # Examples
@@ -24,6 +26,8 @@ pub struct Profile {
     pub(crate) case_timeout: Duration,
     pub(crate) law_timeout: Duration,
     pub(crate) seeds: bool,
+    pub(crate) seed: u64,
+    pub(crate) embedded: bool,
     pub(crate) deviations: BTreeMap<String, String>,
 }
 
@@ -36,6 +40,8 @@ impl Default for Profile {
             case_timeout: Duration::from_secs(20),
             law_timeout: Duration::from_secs(120),
             seeds: true,
+            seed: fresh::run_seed(),
+            embedded: false,
             deviations: BTreeMap::new(),
         }
     }
@@ -81,12 +87,39 @@ impl Profile {
         self
     }
 
+    /// Makes the random inputs anew from `seed`, which a report names. By default each run has
+    /// another one. What races do with the inputs is chance all the same.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// Says that the store has no connection that could break: it is in this process. The laws
+    /// about broken connections then hold without a
+    /// [`Harness::sever`](crate::Harness::sever).
+    pub fn embedded(mut self) -> Self {
+        self.embedded = true;
+        self
+    }
+
     /// Declares that the store does not keep `law` (`area::law`), and why.
     ///
-    /// The law is tested all the same: a deviation that does not show any more fails, so that
-    /// the declaration goes.
+    /// The law is tested all the same. Only what the law itself observes counts as the deviation: a
+    /// server that cannot be started, a panic and a call that hangs are failures as ever. A
+    /// deviation that does not show any more fails as well, so that the declaration goes.
     pub fn deviates(mut self, law: impl Into<String>, reason: impl Into<String>) -> Self {
         self.deviations.insert(law.into(), reason.into());
         self
+    }
+
+    /// What is wrong with it, if anything is: a declaration that no law reads would say nothing.
+    pub(crate) fn mistake(&self) -> Option<String> {
+        self.deviations.iter().find_map(|(law, reason)| {
+            let declared = format!("it declares a deviation from `{law}`");
+            if Law::named(law).is_none() {
+                return Some(format!("{declared}, and there is no such law"));
+            }
+            reason.trim().is_empty().then(|| format!("{declared} without a reason"))
+        })
     }
 }

@@ -1,9 +1,10 @@
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::Law;
+use crate::{Law, Profile, Time};
 
 /// What a law came to on a store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -32,15 +33,27 @@ pub enum Verdict {
         /// The declared reason.
         reason: String,
     },
+    /// The harness cannot do what the law asks for, so the law is left unproved.
+    Unproved {
+        /// What it cannot do.
+        why: String,
+    },
+    /// There was no store to try it on: the harness could not open one, or its profile is wrong.
+    NotTried {
+        /// What was wrong.
+        why: String,
+    },
 }
 
 impl Verdict {
-    fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Holds => "holds",
             Self::Violated { .. } => "VIOLATED",
             Self::Deviates { .. } => "deviates",
             Self::Unfounded { .. } => "UNFOUNDED",
+            Self::Unproved { .. } => "unproved",
+            Self::NotTried { .. } => "NOT TRIED",
         }
     }
 }
@@ -57,16 +70,19 @@ pub struct LawReport {
     /// How long they took.
     #[serde(rename = "seconds", serialize_with = "seconds")]
     pub time: Duration,
+    /// What its random inputs were made from, see [`Profile::seed`].
+    pub seed: u64,
     /// What it came to.
     #[serde(flatten)]
     pub verdict: Verdict,
 }
 
 impl LawReport {
-    /// Whether the law holds, or deviates as declared.
+    /// Whether the law holds, deviates as declared, or cannot be proved on this harness.
     #[must_use]
     pub fn is_success(&self) -> bool {
-        matches!(self.verdict, Verdict::Holds | Verdict::Deviates { .. })
+        use Verdict::{Deviates, Holds, Unproved};
+        matches!(self.verdict, Holds | Deviates { .. } | Unproved { .. })
     }
 }
 
@@ -81,6 +97,7 @@ impl fmt::Display for LawReport {
                 if let Some(history) = history {
                     writeln!(f, "  shortest history: {history}")?;
                 }
+                writeln!(f, "  same inputs again: Profile::seed({})", self.seed)?;
                 write!(f, "  if intended: Profile::deviates({id:?}, \"<why>\")")
             }
             Verdict::Deviates { reason, observed } => {
@@ -91,7 +108,48 @@ impl fmt::Display for LawReport {
                 writeln!(f, "law `{id}` is declared as a deviation ({reason}) but holds")?;
                 write!(f, "  remove the declaration: Profile::deviates({id:?}, …)")
             }
+            Verdict::Unproved { why } => {
+                write!(f, "law `{id}` is unproved: {sentence}\n  {why}")
+            }
+            Verdict::NotTried { why } => {
+                write!(f, "law `{id}` was not tried, so nothing is known of it\n  {why}")
+            }
         }
+    }
+}
+
+/// How a store was tested: part of a [`Report`].
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct HarnessReport {
+    /// Which clock ended the TTLs.
+    pub time: Time,
+    /// How many random cases a law got.
+    pub cases: u32,
+    /// How many rounds of contention a law got.
+    pub rounds: u32,
+    /// What the random inputs were made from, see [`Profile::seed`].
+    pub seed: u64,
+    /// The methods of the harness that laws asked for and that were left at their defaults.
+    pub defaults: Vec<&'static str>,
+}
+
+impl HarnessReport {
+    pub(crate) fn new(time: Time, profile: &Profile, defaults: Vec<&'static str>) -> Self {
+        let Profile { cases, rounds, seed, .. } = *profile;
+        Self { time, cases, rounds, seed, defaults }
+    }
+}
+
+impl fmt::Display for HarnessReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { cases, rounds, seed, .. } = self;
+        let time = match self.time {
+            Time::Real => "real",
+            Time::Virtual => "virtual",
+        };
+        write!(f, "tested in {time} time with {cases} cases, {rounds} rounds and seed {seed}")?;
+        self.defaults.iter().try_for_each(|default| write!(f, "\nleft at its default: {default}"))
     }
 }
 
@@ -109,17 +167,19 @@ pub struct Report {
     /// How long it took.
     #[serde(rename = "seconds", serialize_with = "seconds")]
     pub time: Duration,
+    /// How it was tested.
+    pub harness: HarnessReport,
     /// Each law, in the order of [`LAWS`](crate::LAWS).
     pub laws: Vec<LawReport>,
 }
 
 impl Report {
-    pub(crate) fn new<S>(laws: Vec<LawReport>, time: Duration) -> Self {
+    pub(crate) fn new<S>(harness: HarnessReport, laws: Vec<LawReport>, time: Duration) -> Self {
         let store = std::any::type_name::<S>();
-        Self { suite: env!("CARGO_PKG_VERSION"), store, time, laws }
+        Self { suite: env!("CARGO_PKG_VERSION"), store, time, harness, laws }
     }
 
-    /// Whether every law holds, or deviates as declared.
+    /// Whether every law holds, deviates as declared, or cannot be proved on this harness.
     #[must_use]
     pub fn is_success(&self) -> bool {
         self.failures().next().is_none()
@@ -130,15 +190,20 @@ impl Report {
         self.laws.iter().filter(|law| matches!(law.verdict, Verdict::Deviates { .. })).count()
     }
 
+    /// How many laws the harness left unproved.
+    fn unproved(&self) -> usize {
+        self.laws.iter().filter(|law| matches!(law.verdict, Verdict::Unproved { .. })).count()
+    }
+
     /// The JSON of an endpoint badge, to be published for shields to show.
     ///
-    /// It is green where all laws hold, yellow where some deviate as declared, and red where one
-    /// is violated or declared without need.
+    /// It is green where all laws hold, yellow where some deviate as declared or are unproved, and
+    /// red where one is violated, was not tried, or is declared without need.
     #[must_use]
     pub fn badge(&self) -> String {
-        let (laws, deviations) = (self.laws.len(), self.deviations());
-        let holds = laws - deviations - self.failures().count();
-        let color = match (self.is_success(), deviations) {
+        let (laws, less) = (self.laws.len(), self.deviations() + self.unproved());
+        let holds = laws - less - self.failures().count();
+        let color = match (self.is_success(), less) {
             (true, 0) => "brightgreen",
             (true, _) => "yellow",
             (false, _) => "red",
@@ -152,7 +217,7 @@ impl Report {
         .to_string()
     }
 
-    /// The laws that are violated, and the declared deviations that do not show.
+    /// The laws that are violated or were not tried, and the declared deviations that do not show.
     pub fn failures(&self) -> impl Iterator<Item = &LawReport> {
         self.laws.iter().filter(|law| !law.is_success())
     }
@@ -162,14 +227,17 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.laws.iter().map(|law| law.law.id.len()).max().unwrap_or(0);
         writeln!(f, "{:width$}  {:>6}  {:>8}  verdict", "law", "cases", "time")?;
-        for LawReport { law, cases, time, verdict } in &self.laws {
+        for LawReport { law, cases, time, verdict, .. } in &self.laws {
             let seconds = time.as_secs_f64();
             write!(f, "{:width$}  {cases:>6}  {seconds:>6.2} s  {}", law.id, verdict.name())?;
             match verdict {
                 Verdict::Deviates { reason, .. } | Verdict::Unfounded { reason } => {
                     writeln!(f, ": {reason}")?;
                 }
-                Verdict::Holds | Verdict::Violated { .. } => writeln!(f)?,
+                Verdict::Unproved { why } => writeln!(f, ": {why}")?,
+                Verdict::Holds | Verdict::Violated { .. } | Verdict::NotTried { .. } => {
+                    writeln!(f)?;
+                }
             }
         }
         let failures = self.failures().count();
@@ -179,10 +247,20 @@ impl fmt::Display for Report {
             0 => {}
             deviations => write!(f, ", {deviations} of them by deviating as declared,")?,
         }
+        match self.unproved() {
+            0 => {}
+            unproved => write!(f, ", {unproved} of them unproved,")?,
+        }
         let (store, suite) = (self.store, self.suite);
-        write!(f, " on {store} in {seconds:.1} s (derp-kv-conformance {suite})")?;
+        writeln!(f, " on {store} in {seconds:.1} s (derp-kv-conformance {suite})")?;
+        write!(f, "{}", self.harness)?;
+        // What keeps the harness from opening a store keeps all laws from being tried.
+        let mut told = BTreeSet::new();
         for failure in self.failures() {
-            write!(f, "\n\n{failure}")?;
+            match &failure.verdict {
+                Verdict::NotTried { why } if !told.insert(why) => {}
+                _ => write!(f, "\n\n{failure}")?,
+            }
         }
         Ok(())
     }

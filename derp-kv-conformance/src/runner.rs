@@ -1,13 +1,15 @@
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::bench::{Bench, Failure, LawResult, Progress};
-use crate::report::{LawReport, Report, Verdict};
+use crate::bench::{Bench, Failure, LawResult};
+use crate::progress::Progress;
+use crate::report::{HarnessReport, LawReport, Report, Verdict};
 use crate::seeds::Seeds;
-use crate::violation::Violation;
+use crate::violation::{Kind, Violation};
 use crate::{Harness, LAWS, Law, Profile};
 
 type Body<H> = fn(&Bench<'_, H>) -> LawResult;
@@ -25,12 +27,14 @@ macro_rules! bodies {
 /// Where `LAWS` does not hold the law.
 #[must_use]
 pub fn run_law<H: Harness>(harness: H, law: &'static Law) -> LawReport {
-    run(&Arc::new(harness), law, None)
+    run(&Arc::new(harness), law, None, &Arc::default())
 }
 
-/// Tests every law, one after the other, and collects what they come to.
+/// Tests every law and collects what they come to.
 ///
-/// It blocks the thread: each law has a runtime of its own. On a terminal it shows its progress.
+/// It blocks the thread: each law has a thread and a runtime of its own, and as many laws run side by
+/// side as the machine has processors, as `cargo test` does it. It shows its progress on standard
+/// error.
 ///
 /// # Examples
 ///
@@ -51,7 +55,7 @@ pub fn run_law<H: Harness>(harness: H, law: &'static Law) -> LawReport {
 /// #         Time::Virtual
 /// #     }
 /// #     fn profile(&self) -> Profile {
-/// #         Profile::default().cases(1).rounds(1)
+/// #         Profile::default().cases(1).rounds(1).embedded()
 /// #     }
 /// # }
 /// let report = run_all(&Memory);
@@ -61,23 +65,49 @@ pub fn run_law<H: Harness>(harness: H, law: &'static Law) -> LawReport {
 pub fn run_all<H: Harness + Clone>(harness: &H) -> Report {
     let harness = Arc::new(harness.clone());
     let began = Instant::now();
-    let mut laws = Vec::new();
-    for (number, law) in LAWS.iter().enumerate() {
-        show(&format!("[{}/{}] {}", number + 1, LAWS.len(), law.id));
-        laws.push(run(&harness, law, None));
-    }
-    show("");
-    Report::new::<H::Store>(laws, began.elapsed())
+    let next = AtomicUsize::new(0);
+    let ended = Mutex::new(Vec::new());
+    let side_by_side = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..side_by_side {
+            scope.spawn(|| {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(law) = LAWS.get(number) else { return };
+                    let progress = Arc::new(Progress::default());
+                    let report = run(&harness, law, None, &progress);
+                    let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
+                    show(ended.len() + 1, &report);
+                    ended.push((number, report, progress.defaults()));
+                }
+            });
+        }
+    });
+    let mut ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
+    ended.sort_by_key(|(number, ..)| *number);
+    let defaults: BTreeSet<_> = ended.iter().flat_map(|(_, _, defaults)| defaults).collect();
+    let described = HarnessReport::new(
+        harness.time(),
+        &harness.profile(),
+        defaults.into_iter().map(|default| default.describe()).collect(),
+    );
+    let laws = ended.into_iter().map(|(_, report, _)| report).collect();
+    Report::new::<H::Store>(described, laws, began.elapsed())
 }
 
-/// One line of progress, in the place of the one before.
-fn show(line: &str) {
-    let mut terminal = std::io::stderr();
-    if terminal.is_terminal() {
-        // That it cannot be shown stops no law.
-        let _ = write!(terminal, "\r\x1b[2K{line}");
-        let _ = terminal.flush();
-    }
+/// One line of progress: on a terminal in the place of the one before, elsewhere below it.
+fn show(ended: usize, report: &LawReport) {
+    let mut output = std::io::stderr();
+    let (law, seconds) = (report.law.id, report.time.as_secs_f64());
+    let verdict = report.verdict.name();
+    let line = format!("[{ended}/{}] {law}: {verdict} ({seconds:.2} s)", LAWS.len());
+    // That it cannot be shown stops no law.
+    let _ = match (output.is_terminal(), ended == LAWS.len()) {
+        (true, false) => write!(output, "\r\x1b[2K{line}"),
+        (true, true) => writeln!(output, "\r\x1b[2K{line}"),
+        (false, _) => writeln!(output, "{line}"),
+    };
+    let _ = output.flush();
 }
 
 /// What a generated test does.
@@ -85,44 +115,55 @@ fn show(line: &str) {
 pub fn assert_law<H: Harness>(harness: H, id: &str, manifest_dir: &str, source: &str) {
     let law = Law::named(id).unwrap_or_else(|| panic!("there is no law `{id}`"));
     let seeds = Seeds::beside(manifest_dir, source, law.area, law.id);
-    let report = run(&Arc::new(harness), law, seeds);
+    let report = run(&Arc::new(harness), law, seeds, &Arc::default());
     if !report.is_success() {
         panic!("{report}");
     }
-    if let Verdict::Deviates { .. } = report.verdict {
+    if !matches!(report.verdict, Verdict::Holds) {
         println!("{report}");
     }
 }
 
-fn run<H: Harness>(harness: &Arc<H>, law: &'static Law, seeds: Option<Seeds>) -> LawReport {
+fn run<H: Harness>(
+    harness: &Arc<H>,
+    law: &'static Law,
+    seeds: Option<Seeds>,
+    progress: &Arc<Progress>,
+) -> LawReport {
     let profile = harness.profile();
     let began = Instant::now();
-    let progress = Arc::new(Progress::default());
-    let result = match check(&profile) {
-        Ok(()) => isolated(harness, law, &profile, seeds, &progress),
-        Err(mistake) => Err(Failure { observed: mistake, history: None }),
+    let result = match profile.mistake() {
+        None => isolated(harness, law, &profile, seeds, progress),
+        Some(mistake) => {
+            let mistake = format!("the profile is wrong: {mistake}");
+            Err(Violation::of(Kind::NotTried, mistake).into())
+        }
     };
-    let verdict = match (result, profile.deviations.get(law.id).cloned()) {
-        (Ok(()), None) => Verdict::Holds,
-        (Err(Failure { observed, history }), None) => Verdict::Violated { observed, history },
-        (Err(failure), Some(reason)) => Verdict::Deviates { reason, observed: failure.observed },
-        (Ok(()), Some(reason)) => Verdict::Unfounded { reason },
-    };
-    let cases = progress.cases.load(Ordering::Relaxed);
-    LawReport { law, cases, time: began.elapsed(), verdict }
+    let verdict = judge(result, profile.deviations.get(law.id).cloned());
+    let (cases, seed) = (progress.cases(), profile.seed);
+    LawReport { law, cases, time: began.elapsed(), seed, verdict }
 }
 
-/// A declaration that no law reads would say nothing.
-fn check(profile: &Profile) -> Result<(), String> {
-    for (law, reason) in &profile.deviations {
-        if Law::named(law).is_none() {
-            return Err(format!("the profile declares a deviation from `{law}`: no such law"));
+fn judge(result: LawResult, declared: Option<String>) -> Verdict {
+    let (failure, declared) = match (result, declared) {
+        (Ok(()), None) => return Verdict::Holds,
+        (Ok(()), Some(reason)) => return Verdict::Unfounded { reason },
+        (Err(failure), declared) => (failure, declared),
+    };
+    let Failure { violation, history } = failure;
+    let text = violation.to_string();
+    match (violation.kind, declared) {
+        (Kind::NotTried, _) => Verdict::NotTried { why: text },
+        (Kind::Unproved, _) => Verdict::Unproved { why: text },
+        (Kind::Observed, Some(reason)) => Verdict::Deviates { reason, observed: text },
+        (Kind::Broken | Kind::Hung, Some(_)) => {
+            let observed = format!("it deviates otherwise than declared: {text}");
+            Verdict::Violated { observed, history }
         }
-        if reason.trim().is_empty() {
-            return Err(format!("the profile declares a deviation from `{law}` without a reason"));
+        (Kind::Observed | Kind::Broken | Kind::Hung, None) => {
+            Verdict::Violated { observed: text, history }
         }
     }
-    Ok(())
 }
 
 /// Runs the law on a thread of its own, so that a store that blocks it is a named failure, too.
@@ -151,22 +192,24 @@ fn isolated<H: Harness>(
     let thread = match thread {
         Ok(thread) => thread,
         Err(error) => {
-            return Err(Failure {
-                observed: format!("there is no thread: {error}"),
-                history: None,
-            });
+            return Err(
+                Violation::of(Kind::NotTried, format!("there is no thread: {error}")).into()
+            );
         }
     };
     match end.recv_timeout(law_timeout) {
         Ok(result) => result,
         Err(RecvTimeoutError::Timeout) => Err(Failure {
-            observed: format!("it hangs: the law has not ended within {law_timeout:?}"),
+            violation: Violation::of(
+                Kind::Hung,
+                format!("it hangs: the law has not ended within {law_timeout:?}"),
+            ),
             history: Some(watched.current()),
         }),
         Err(RecvTimeoutError::Disconnected) => {
             let panic = thread.join().err().unwrap_or_else(|| Box::new("without a message"));
-            let observed = Violation::panicked(&*panic).to_string();
-            Err(Failure { observed, history: Some(watched.current()) })
+            let violation = Violation::panicked(&*panic);
+            Err(Failure { violation, history: Some(watched.current()) })
         }
     }
 }

@@ -1,9 +1,12 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use derp_kv_core::{Flights, Layer, Layered, Operation};
 
-use crate::Harness;
-use crate::violation::Violation;
+use crate::harness::NotProvided;
+use crate::progress::{DefaultMethod, Progress};
+use crate::violation::{Kind, Violation, with_sources};
+use crate::{BoxError, Cut, Harness, progress};
 
 /// What one case of a law plays on: a fresh store, and more handles on its data.
 pub(crate) struct Scene<'a, H: Harness> {
@@ -12,12 +15,17 @@ pub(crate) struct Scene<'a, H: Harness> {
     guard: H::Guard,
     harness: &'a H,
     slack: Duration,
+    progress: Arc<Progress>,
 }
 
 impl<'a, H: Harness> Scene<'a, H> {
-    pub(crate) async fn open(harness: &'a H, slack: Duration) -> Result<Self, Violation> {
-        let (store, guard) = harness.open().await.map_err(|error| cannot_open(&*error))?;
-        Ok(Self { store, guard, harness, slack })
+    pub(crate) async fn open(
+        harness: &'a H,
+        slack: Duration,
+        progress: &Arc<Progress>,
+    ) -> Result<Self, Violation> {
+        let (store, guard) = harness.open().await.map_err(cannot_open)?;
+        Ok(Self { store, guard, harness, slack, progress: progress.clone() })
     }
 
     /// `count` handles on the same data, the first of them the store itself.
@@ -27,24 +35,52 @@ impl<'a, H: Harness> Scene<'a, H> {
     ) -> Result<Vec<Handle<H::Store>>, Violation> {
         let mut handles = vec![Layered::new(self.store.clone(), Process { flights: None })];
         while handles.len() < count {
-            let store = self
-                .harness
-                .second_handle(&self.store, &mut self.guard)
-                .await
-                .map_err(|error| cannot_open(&*error))?;
+            let store = self.second_handle().await?;
             handles.push(Layered::new(store, Process { flights: Some(Flights::new()) }));
         }
         Ok(handles)
     }
 
+    async fn second_handle(&mut self) -> Result<H::Store, Violation> {
+        let opened = self.harness.second_handle(&self.store, &mut self.guard).await;
+        match provided(opened).map_err(cannot_open)? {
+            Some(store) => Ok(store),
+            None => {
+                self.progress.note(DefaultMethod::SecondHandle);
+                Ok(self.store.clone())
+            }
+        }
+    }
+
     /// A store with other data, and what has to live as long.
     pub(crate) async fn another(&self) -> Result<(H::Store, H::Guard), Violation> {
-        self.harness.open().await.map_err(|error| cannot_open(&*error))
+        self.harness.open().await.map_err(cannot_open)
+    }
+
+    /// Breaks the connection under the next call of the store that names `key`.
+    pub(crate) async fn sever(&mut self, key: &[u8], cut: Cut) -> Result<(), Violation> {
+        let severed = self.harness.sever(&self.store, &mut self.guard, key, cut).await;
+        let failed = |error: BoxError| {
+            let error = with_sources(&*error);
+            Violation::of(Kind::NotTried, format!("the harness could not sever: {error}"))
+        };
+        if provided(severed).map_err(failed)?.is_none() {
+            self.progress.note(DefaultMethod::Sever);
+            return Err(Violation::of(
+                Kind::Unproved,
+                "the harness breaks no connection (`Harness::sever`), so whether \
+                 `may_have_applied` is true of a lost answer is unproved",
+            ));
+        }
+        Ok(())
     }
 
     /// Lets time pass for the store.
     pub(crate) async fn elapse(&self, duration: Duration) {
         self.harness.elapse(duration).await;
+        if progress::take_default_elapse() {
+            self.progress.note(DefaultMethod::Elapse);
+        }
         // In virtual time, what was due meanwhile in the background has had no turn yet.
         for _ in 0..4 {
             tokio::task::yield_now().await;
@@ -57,9 +93,18 @@ impl<'a, H: Harness> Scene<'a, H> {
     }
 }
 
-fn cannot_open(error: &(dyn std::error::Error + 'static)) -> Violation {
-    let error = crate::violation::with_sources(error);
-    Violation::new(format!("the harness could not open a store: {error}"))
+/// `None`: the method was left as it is by default.
+fn provided<T>(answer: Result<T, BoxError>) -> Result<Option<T>, BoxError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.is::<NotProvided>() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn cannot_open(error: BoxError) -> Violation {
+    let error = with_sources(&*error);
+    Violation::of(Kind::NotTried, format!("the harness could not open a store: {error}"))
 }
 
 /// One process's handle on the data: its flights are its own.

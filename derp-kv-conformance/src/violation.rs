@@ -1,13 +1,37 @@
 use std::any::Any;
 use std::fmt;
 
-/// What a law saw that it must not see.
-#[derive(Debug)]
-pub(crate) struct Violation(String);
+use derp_kv_core::ErrorKind;
+
+/// Why a law does not hold, or could not be tried.
+#[derive(Clone, Debug)]
+pub(crate) struct Violation {
+    pub(crate) kind: Kind,
+    text: String,
+}
+
+/// Tells what a law saw from what merely got in its way: only the former is a declared deviation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The law saw what it must not see.
+    Observed,
+    /// A call that must succeed failed, or panicked.
+    Broken,
+    /// A call never returned.
+    Hung,
+    /// There was no store to test: the harness could not open one, or its profile is wrong.
+    NotTried,
+    /// The harness cannot do what the law asks for.
+    Unproved,
+}
 
 impl Violation {
     pub(crate) fn new(observed: impl Into<String>) -> Self {
-        Self(observed.into())
+        Self::of(Kind::Observed, observed)
+    }
+
+    pub(crate) fn of(kind: Kind, text: impl Into<String>) -> Self {
+        Self { kind, text: text.into() }
     }
 
     pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Self {
@@ -16,25 +40,40 @@ impl Violation {
             (None, Some(message)) => message.as_str(),
             (None, None) => "without a message",
         };
-        Self(format!("it panics: {message}"))
+        Self::of(Kind::Broken, format!("it panics: {message}"))
+    }
+
+    /// The same, with where it was seen before it.
+    pub(crate) fn within(self, place: impl fmt::Display) -> Self {
+        Self { text: format!("{place}{}", self.text), ..self }
     }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
 impl From<derp_kv_core::Error> for Violation {
     fn from(error: derp_kv_core::Error) -> Self {
-        Self(format!("an operation that must succeed failed: {}", with_sources(&error)))
+        // A store that can refuse the call for good shows what it is; one that is out of reach, or
+        // fails by itself, does not.
+        let kind = match error.kind() {
+            ErrorKind::AccessDenied | ErrorKind::Backend => Kind::Broken,
+            _ if error.is_transient() => Kind::Broken,
+            _ => Kind::Observed,
+        };
+        Self::of(kind, format!("an operation that must succeed failed: {}", with_sources(&error)))
     }
 }
 
 impl From<tokio::task::JoinError> for Violation {
     fn from(error: tokio::task::JoinError) -> Self {
-        Self(format!("a caller's task ended abnormally: {error}"))
+        if error.is_panic() {
+            return Self::panicked(&*error.into_panic());
+        }
+        Self::of(Kind::Broken, format!("a caller's task ended abnormally: {error}"))
     }
 }
 

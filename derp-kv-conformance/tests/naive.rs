@@ -22,7 +22,7 @@ impl Harness for InOneMap {
     }
 
     fn profile(&self) -> Profile {
-        Profile::default().without_seeds()
+        Profile::default().without_seeds().embedded()
     }
 }
 

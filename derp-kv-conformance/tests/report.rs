@@ -11,7 +11,7 @@ use derp_kv_conformance::{
     BoxError, Harness, LAWS, Law, LawReport, Operation, Profile, Time, Verdict, assert_law,
     run_all, run_law,
 };
-use derp_kv_core::{Layer, Layered, Result};
+use derp_kv_core::{Error, ErrorKind, Layer, Layered, Result};
 
 /// What is wrong with a broken store.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -24,6 +24,10 @@ enum Fault {
     /// A deletion keeps its thread.
     DeleteBlocks,
     DeletePanics,
+    /// A deletion fails as where the server is gone.
+    DeleteIsOut,
+    /// A deletion is refused for good.
+    DeleteIsUnsupported,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +50,8 @@ impl Layer for Breaks {
                 std::thread::park();
             },
             Fault::DeletePanics => panic!("the disk is gone"),
+            Fault::DeleteIsOut => Err(Error::new(ErrorKind::Unavailable, "the server is gone")),
+            Fault::DeleteIsUnsupported => Err(Error::new(ErrorKind::Unsupported, "append only")),
         }
     }
 }
@@ -61,7 +67,7 @@ struct Bench {
 
 impl Bench {
     fn with(fault: Fault) -> Self {
-        Self { fault, time: Time::Virtual, profile: Profile::default() }
+        Self { fault, time: Time::Virtual, profile: Profile::default().seed(7).embedded() }
     }
 
     fn profile(mut self, change: impl FnOnce(Profile) -> Profile) -> Self {
@@ -102,6 +108,14 @@ fn observed(report: &LawReport) -> &str {
     }
 }
 
+fn not_tried(report: &LawReport) -> &str {
+    assert!(!report.is_success());
+    match &report.verdict {
+        Verdict::NotTried { why } => why,
+        verdict => panic!("it was tried: {verdict:?}"),
+    }
+}
+
 #[test]
 fn a_failure_names_the_law_what_was_seen_and_the_shortest_history() {
     let report = run(Bench::with(Fault::DeleteIsTrue));
@@ -112,6 +126,7 @@ fn a_failure_names_the_law_what_was_seen_and_the_shortest_history() {
          `delete` is true exactly where it removed a value\n  \
          observed: delete of the deleted b\"\" is true, not false\n  \
          shortest history: ([b\"\"], b\"\")\n  \
+         same inputs again: Profile::seed(7)\n  \
          if intended: Profile::deviates(\"basics::delete_reports_presence\", \"<why>\")"
     );
     let guide = include_str!("../README.md");
@@ -173,13 +188,46 @@ fn a_declaration_that_says_nothing_fails() {
     };
     let unknown = declare("basics::typing_error", "because");
     assert_eq!(
-        observed(&unknown),
-        "the profile declares a deviation from `basics::typing_error`: no such law"
+        not_tried(&unknown),
+        "the profile is wrong: it declares a deviation from `basics::typing_error`, and there is no \
+         such law"
     );
     let other = declare("basics::any_bytes", " ");
-    assert!(observed(&other).ends_with("without a reason"));
+    assert!(not_tried(&other).ends_with("without a reason"));
+    // Nor does a right declaration beside it make it right.
+    let both = run(Bench::with(Fault::DeleteIsTrue)
+        .profile(|profile| profile.deviates(LAW, "it never looks").deviates("basics::no", "why")));
+    assert!(not_tried(&both).contains("`basics::no`"));
 }
 
+#[test]
+fn only_what_the_law_observes_is_its_deviation() {
+    let declared = |fault| {
+        let profile = |profile: Profile| {
+            profile
+                .deviates(LAW, "it never looks")
+                .case_timeout(Duration::from_millis(200))
+                .law_timeout(Duration::from_secs(1))
+        };
+        run(Bench::with(fault).profile(profile))
+    };
+    for (fault, seen) in [
+        (Fault::DeleteHangs, "it hangs: a call has never returned"),
+        (Fault::DeleteBlocks, "it hangs: the law has not ended within 1s"),
+        (Fault::DeletePanics, "it panics: the disk is gone"),
+        (Fault::DeleteIsOut, "an operation that must succeed failed: store unavailable"),
+    ] {
+        let report = declared(fault);
+        let told = observed(&report);
+        let begin = format!("it deviates otherwise than declared: {seen}");
+        assert!(told.starts_with(&begin), "{fault:?}: {told}");
+    }
+    for fault in [Fault::DeleteIsTrue, Fault::DeleteIsUnsupported] {
+        assert!(matches!(declared(fault).verdict, Verdict::Deviates { .. }), "{fault:?}");
+    }
+}
+
+#[derive(Clone)]
 struct Closed(Arc<std::sync::atomic::AtomicU32>);
 
 #[async_trait]
@@ -191,18 +239,97 @@ impl Harness for Closed {
         self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         Err("there is no `acme-server`; install it, or set ACME_SERVER".into())
     }
+
+    fn profile(&self) -> Profile {
+        // A declaration hides no server that cannot be started.
+        Profile::default().deviates(LAW, "it never looks")
+    }
 }
 
 #[test]
 fn a_harness_that_cannot_open_fails_at_once_with_its_words() {
     let asked = Arc::default();
     let report = run(Closed(Arc::clone(&asked)));
+    let why = "the harness could not open a store: \
+               there is no `acme-server`; install it, or set ACME_SERVER";
+    assert_eq!(not_tried(&report), why);
     assert_eq!(
-        observed(&report),
-        "the harness could not open a store: \
-         there is no `acme-server`; install it, or set ACME_SERVER"
+        report.to_string(),
+        format!("law `{LAW}` was not tried, so nothing is known of it\n  {why}")
     );
     assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst), 1);
+    // The report of all laws says it once, and not for each law.
+    let all = run_all(&Closed(asked)).to_string();
+    assert_eq!(all.matches(why).count(), 1, "{all}");
+    assert!(all.contains(&format!("0 of {} laws pass", LAWS.len())), "{all}");
+}
+
+/// A server that does not answer is not a law that is violated.
+struct Slow;
+
+#[async_trait]
+impl Harness for Slow {
+    type Store = Naive;
+    type Guard = ();
+
+    async fn open(&self) -> Result<(Naive, ()), BoxError> {
+        std::future::pending().await
+    }
+
+    fn profile(&self) -> Profile {
+        Profile::default().case_timeout(Duration::from_millis(50))
+    }
+}
+
+#[test]
+fn a_harness_that_never_opens_is_named_as_such() {
+    let report = run(Slow);
+    assert_eq!(not_tried(&report), "the harness has opened no store within 50ms");
+}
+
+#[test]
+fn a_law_that_the_harness_cannot_prove_says_so() {
+    let law = Law::named("connection::tells_what_was_applied").expect("the law is listed");
+    let embedded = run_law(Bench::with(Fault::Nothing), law);
+    assert_eq!(embedded.verdict, Verdict::Holds);
+    let mut harness = Bench::with(Fault::Nothing);
+    harness.profile = Profile::default();
+    let report = run_law(harness, law);
+    assert!(report.is_success());
+    let Verdict::Unproved { why } = &report.verdict else { panic!("{report}") };
+    assert!(why.contains("`Harness::sever`") && why.contains("unproved"), "{why}");
+    assert!(report.to_string().contains("is unproved"), "{report}");
+}
+
+#[test]
+fn a_failure_is_found_again_by_its_seed() {
+    let history = |seed| {
+        let harness = Bench::with(Fault::DeleteIsTrue)
+            .profile(|profile| profile.seed(seed).without_seeds().cases(4));
+        let law = Law::named("basics::reads_your_writes").expect("the law is listed");
+        let report = run_law(harness, law);
+        assert_eq!(report.seed, seed);
+        (report.cases, report.verdict)
+    };
+    assert_eq!(history(3), history(3));
+    let others = (4..12).map(history).filter(|other| *other != history(3));
+    assert!(others.count() > 0, "every seed makes the same inputs");
+}
+
+#[test]
+fn a_failing_law_is_not_shrunk_for_long() {
+    // Each try takes its time, and the first input that fails is long.
+    let mut harness = Bench::with(Fault::DeleteHangs)
+        .profile(|profile| profile.case_timeout(Duration::from_millis(300)).without_seeds());
+    harness.time = Time::Real;
+    let law = Law::named("basics::reads_your_writes").expect("the law is listed");
+    let report = run_law(harness, law);
+    assert_eq!(observed(&report), "it hangs: a call has never returned");
+    let Verdict::Violated { history: Some(history), .. } = &report.verdict else {
+        panic!("{report}")
+    };
+    // Seen once, and not looked for again.
+    assert!(history.len() > 2, "{history}");
 }
 
 #[test]
@@ -226,6 +353,13 @@ fn the_report_collects_every_violation_and_serialises() {
     assert!(table.contains("  if intended: Profile::deviates("), "{table}");
 
     assert!(table.contains(" of them by deviating as declared, on "), "{table}");
+    assert!(
+        table.contains("tested in virtual time with 8 cases, 4 rounds and seed 7\n"),
+        "{table}"
+    );
+    assert!(table.contains("left at its default: second_handle: a clone"), "{table}");
+    assert!(table.contains("left at its default: elapse"), "{table}");
+    assert!(!table.contains("left at its default: sever"), "{table}");
 
     let badge: serde_json::Value = serde_json::from_str(&report.badge()).expect("a badge is JSON");
     let holding = LAWS.len() - failures.len() - 1;
@@ -233,6 +367,9 @@ fn the_report_collects_every_violation_and_serialises() {
     assert_eq!((&badge["schemaVersion"], &badge["color"]), (&1.into(), &"red".into()));
 
     let json = serde_json::to_value(&report).expect("a report is JSON");
+    assert_eq!(json["harness"]["seed"], 7);
+    assert_eq!(json["harness"]["time"], "virtual");
+    assert_eq!(json["harness"]["defaults"].as_array().map(Vec::len), Some(2));
     assert_eq!(json["laws"].as_array().map(Vec::len), Some(LAWS.len()));
     let law = &json["laws"][LAWS.iter().position(|law| law.id == LAW).expect("listed")];
     assert_eq!(law["id"], LAW);

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use derp_kv_conformance::{BoxError, Harness, Time};
+use derp_kv_conformance::{BoxError, Harness, Profile, Time};
 use derp_kv_core::{KvStore, Prefixed};
 use derp_kv_memory::MemoryStore;
 
@@ -25,6 +25,10 @@ impl<S: KvStore + Clone> Harness for Memory<S> {
 
     fn time(&self) -> Time {
         Time::Virtual
+    }
+
+    fn profile(&self) -> Profile {
+        Profile::default().embedded()
     }
 }
 

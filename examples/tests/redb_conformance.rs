@@ -31,7 +31,7 @@ const DURABILITY: Durability = Durability::None;
 
 fn profile() -> Profile {
     // Each case is a file of its own.
-    Profile::default().cases(24).rounds(30)
+    Profile::default().cases(24).rounds(30).embedded()
 }
 
 struct Fresh;

@@ -54,9 +54,7 @@ async fn each_fault<H: Harness>(
     let (own, other) = (&handles[0], &handles[1]);
     let case = |kv: FaultStore<_>, id: String, fault| Case { kv, other: other.clone(), id, fault };
     let without = case(FaultStore::none(own.clone()), "without".to_owned(), FAULTS[0]);
-    scenario(&without)
-        .await
-        .map_err(|violation| Violation::new(format!("without any fault, {violation}")))?;
+    scenario(&without).await.map_err(|violation| violation.within("without any fault, "))?;
     let calls = without.kv.calls();
     let numbered = FAULTS.into_iter().flat_map(|fault| (0..calls).map(move |nth| (fault, nth)));
     let cases = numbered.enumerate().map(|(number, (fault, nth))| {
@@ -66,7 +64,7 @@ async fn each_fault<H: Harness>(
     let plays = cases.iter().map(async |case| {
         scenario(case).await.map_err(|violation| {
             let call = case.kv.last_injected().map_or("a call", |operation| operation.name());
-            Violation::new(format!("with `{:?}` at {call}, {violation}", case.fault))
+            violation.within(format!("with `{:?}` at {call}, ", case.fault))
         })
     });
     try_join_all(plays).await?;

@@ -14,6 +14,7 @@ pub(crate) mod basics;
 pub(crate) mod batch;
 pub(crate) mod concurrency;
 pub(crate) mod conditional;
+pub(crate) mod connection;
 pub(crate) mod counter;
 pub(crate) mod errors;
 pub(crate) mod expiry;

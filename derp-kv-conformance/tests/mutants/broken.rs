@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use derp_kv_conformance::{BoxError, Harness, Law, LawReport, Profile, Time, run_law};
-use derp_kv_core::{Counter, Expiry, Flights, KvStore, Observer, Result};
+use derp_kv_conformance::{BoxError, Cut, Harness, Law, LawReport, Profile, Time, run_law};
+use derp_kv_core::{Counter, Expiry, Flights, KvStore, Observer, Operation, Result};
 use derp_kv_memory::MemoryStore;
 use futures_core::stream::BoxStream;
+use futures_util::{StreamExt, stream};
 use tokio::runtime::Handle;
 
-use super::defect::{Defect, Ttl};
+use super::defect::{Defect, Honest, Ttl};
+use super::line::{Lie, Line};
 
 /// A right store behind a defect. Clones share both.
 #[derive(Clone, Debug)]
@@ -19,61 +21,78 @@ pub(crate) struct Broken {
     kv: MemoryStore,
     // Not a parameter of the type: each law would be compiled for each defect.
     defect: Arc<dyn Defect>,
+    line: Arc<Line>,
+}
+
+fn keys_of<'a>(items: &[(&'a [u8], &[u8])]) -> Vec<&'a [u8]> {
+    items.iter().map(|(key, _)| *key).collect()
 }
 
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl KvStore for Broken {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        self.defect.get(&self.kv, key).await
+        self.line.carry(Operation::Get, &[key], || self.defect.get(&self.kv, key)).await
     }
 
     async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
-        self.defect.get_with_ttl(&self.kv, key).await
+        self.line
+            .carry(Operation::GetWithTtl, &[key], || self.defect.get_with_ttl(&self.kv, key))
+            .await
     }
 
     async fn exists(&self, key: &[u8]) -> Result<bool> {
-        self.defect.exists(&self.kv, key).await
+        self.line.carry(Operation::Exists, &[key], || self.defect.exists(&self.kv, key)).await
     }
 
     async fn ttl(&self, key: &[u8]) -> Result<Option<Expiry>> {
-        self.defect.ttl(&self.kv, key).await
+        self.line.carry(Operation::Ttl, &[key], || self.defect.ttl(&self.kv, key)).await
     }
 
     async fn mget(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
-        self.defect.mget(&self.kv, keys).await
+        self.line.carry(Operation::Mget, keys, || self.defect.mget(&self.kv, keys)).await
     }
 
     fn scan(&self, prefix: &[u8]) -> BoxStream<'static, Result<Bytes>> {
-        self.defect.scan(&self.kv, prefix)
+        match self.line.scan(prefix) {
+            None => self.defect.scan(&self.kv, prefix),
+            Some(Ok(())) => stream::empty().boxed(),
+            Some(Err(error)) => stream::iter([Err(error)]).boxed(),
+        }
     }
 
     async fn set(&self, key: &[u8], value: &[u8], ttl: Ttl) -> Result<()> {
-        self.defect.set(&self.kv, key, value, ttl).await
+        self.line.carry(Operation::Set, &[key], || self.defect.set(&self.kv, key, value, ttl)).await
     }
 
     async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Ttl) -> Result<()> {
-        self.defect.mset(&self.kv, items, ttl).await
+        self.line
+            .carry(Operation::Mset, &keys_of(items), || self.defect.mset(&self.kv, items, ttl))
+            .await
     }
 
     async fn delete(&self, key: &[u8]) -> Result<bool> {
-        self.defect.delete(&self.kv, key).await
+        self.line.carry(Operation::Delete, &[key], || self.defect.delete(&self.kv, key)).await
     }
 
     async fn delete_many(&self, keys: &[&[u8]]) -> Result<u64> {
-        self.defect.delete_many(&self.kv, keys).await
+        self.line
+            .carry(Operation::DeleteMany, keys, || self.defect.delete_many(&self.kv, keys))
+            .await
     }
 
     async fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
-        self.defect.expire(&self.kv, key, ttl).await
+        self.line.carry(Operation::Expire, &[key], || self.defect.expire(&self.kv, key, ttl)).await
     }
 
     async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Ttl) -> Result<bool> {
-        self.defect.set_nx(&self.kv, key, value, ttl).await
+        self.line
+            .carry(Operation::SetNx, &[key], || self.defect.set_nx(&self.kv, key, value, ttl))
+            .await
     }
 
     async fn incr(&self, key: &[u8], by: i64, ttl: Ttl) -> Result<Counter> {
-        self.defect.incr(&self.kv, key, by, ttl).await
+        self.line.carry(Operation::Incr, &[key], || self.defect.incr(&self.kv, key, by, ttl)).await
     }
 
     async fn compare_and_set(
@@ -83,11 +102,19 @@ impl KvStore for Broken {
         value: &[u8],
         ttl: Ttl,
     ) -> Result<bool> {
-        self.defect.compare_and_set(&self.kv, key, expected, value, ttl).await
+        self.line
+            .carry(Operation::CompareAndSet, &[key], || {
+                self.defect.compare_and_set(&self.kv, key, expected, value, ttl)
+            })
+            .await
     }
 
     async fn compare_and_delete(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
-        self.defect.compare_and_delete(&self.kv, key, expected).await
+        self.line
+            .carry(Operation::CompareAndDelete, &[key], || {
+                self.defect.compare_and_delete(&self.kv, key, expected)
+            })
+            .await
     }
 
     async fn wait_for_change(&self, key: &[u8], seen: Option<&[u8]>, at_most: Duration) {
@@ -110,6 +137,7 @@ impl KvStore for Broken {
 /// Opens stores with a defect.
 struct Opens {
     defect: fn() -> Arc<dyn Defect>,
+    lie: Lie,
     case_timeout: Duration,
 }
 
@@ -119,12 +147,24 @@ impl Harness for Opens {
     type Guard = ();
 
     async fn open(&self) -> Result<(Broken, ()), BoxError> {
-        Ok((Broken { kv: MemoryStore::new(), defect: (self.defect)() }, ()))
+        let (kv, defect) = (MemoryStore::new(), (self.defect)());
+        Ok((Broken { kv, defect, line: Line::new(self.lie) }, ()))
     }
 
     async fn second_handle(&self, store: &Broken, (): &mut ()) -> Result<Broken, BoxError> {
         let defect = store.defect.elsewhere().unwrap_or_else(|| store.defect.clone());
-        Ok(Broken { kv: store.kv.clone(), defect })
+        Ok(Broken { kv: store.kv.clone(), defect, line: Line::new(Lie::None) })
+    }
+
+    async fn sever(
+        &self,
+        store: &Broken,
+        (): &mut (),
+        key: &[u8],
+        cut: Cut,
+    ) -> Result<(), BoxError> {
+        store.line.arm(key, cut);
+        Ok(())
     }
 
     fn time(&self) -> Time {
@@ -145,12 +185,14 @@ pub(crate) struct Mutant {
     /// What it does wrong, in a line.
     pub(crate) wrong: &'static str,
     defect: fn() -> Arc<dyn Defect>,
+    lie: Lie,
     case_timeout: Duration,
 }
 
 impl Mutant {
     pub(crate) fn run(&self) -> LawReport {
-        run_law(Opens { defect: self.defect, case_timeout: self.case_timeout }, self.law)
+        let Self { defect, lie, case_timeout, .. } = *self;
+        run_law(Opens { defect, lie, case_timeout }, self.law)
     }
 }
 
@@ -160,7 +202,7 @@ pub(crate) fn mutant<D: Defect + Default>(law: &'static str, wrong: &'static str
     let path = std::any::type_name::<D>();
     let name = path.rsplit_once("::").map_or(path, |(_, name)| name);
     let defect = || Arc::new(D::default()) as Arc<dyn Defect>;
-    Mutant { law, name, wrong, defect, case_timeout: Duration::from_secs(20) }
+    Mutant { law, name, wrong, defect, lie: Lie::None, case_timeout: Duration::from_secs(20) }
 }
 
 /// [`mutant`], where a call that takes longer is taken for hung.
@@ -170,4 +212,14 @@ pub(crate) fn timed<D: Defect + Default>(
     case_timeout: Duration,
 ) -> Mutant {
     Mutant { case_timeout, ..mutant::<D>(law, wrong) }
+}
+
+/// A right store whose connection tells the `lie` called `name` when it breaks.
+pub(crate) fn lying(
+    lie: Lie,
+    name: &'static str,
+    law: &'static str,
+    wrong: &'static str,
+) -> Mutant {
+    Mutant { name, lie, ..mutant::<Honest>(law, wrong) }
 }

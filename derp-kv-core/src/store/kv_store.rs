@@ -54,6 +54,16 @@ use crate::store::observer::Observer;
 /// outcome is unknown says so with [`may_have_applied`](crate::Error::may_have_applied). The
 /// methods list what comes on top.
 ///
+/// A backend with connections keeps these laws where one breaks under a call:
+///
+/// * `connection::tells_what_was_applied`: the write fails with a transient error that says truly
+///   whether it may have been applied.
+/// * `connection::applies_once`: it is applied once at most, and answers for that one time. A write
+///   that is sent again without thought counts twice, or finds its own work and says `false`.
+/// * `connection::reads_are_right_or_fail`: a read answers right or fails; it takes no broken
+///   connection for a missing key or for the end of a scan.
+/// * `connection::heals`: the next calls find a new connection, and each gets its own answer.
+///
 /// # Implementing it
 ///
 /// Turn each `ttl` into a [`Ttl`](crate::Ttl) before anything else, read counters with
