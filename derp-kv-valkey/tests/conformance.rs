@@ -2,34 +2,45 @@
 
 mod suite;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use derp_kv_conformance::{BoxError, Harness, Profile};
+use derp_kv_conformance::{BoxError, Harness, Profile, Shared};
 use derp_kv_core::KvStore;
 use derp_kv_valkey::ValkeyConfig;
 use derp_kv_valkey::test_server::Server;
-use suite::OnValkey;
+use suite::{OnValkey, Place};
 
-fn config() -> ValkeyConfig {
-    static SERVER: OnceLock<(tokio::runtime::Runtime, Server)> = OnceLock::new();
-    let (_, server) =
-        SERVER.get_or_init(|| suite::shared(async || Server::start().await.expect("a server")));
-    ValkeyConfig::default().addresses([server.address()])
+struct Standalone;
+
+async fn server() -> Result<&'static Server, BoxError> {
+    static SERVER: Shared<Server> = Shared::new();
+    SERVER.get(|| async { Ok(Server::start().await?) }).await
 }
 
-const STANDALONE: OnValkey = OnValkey { config, prefix: "" };
+#[async_trait]
+impl Place for Standalone {
+    async fn config() -> Result<ValkeyConfig, BoxError> {
+        Ok(ValkeyConfig::default().addresses([server().await?.address()]))
+    }
+
+    async fn plain_port() -> Result<Option<u16>, BoxError> {
+        Ok(Some(server().await?.port()))
+    }
+}
+
+const STANDALONE: OnValkey<Standalone> = OnValkey::NEW;
 
 struct Dynamic;
 
 #[async_trait]
 impl Harness for Dynamic {
     type Store = Arc<dyn KvStore>;
-    type Guard = ();
+    type Guard = <OnValkey<Standalone> as Harness>::Guard;
 
-    async fn open(&self) -> Result<(Self::Store, ()), BoxError> {
-        let (store, ()) = STANDALONE.open().await?;
-        Ok((Arc::new(store), ()))
+    async fn open(&self) -> Result<(Self::Store, Self::Guard), BoxError> {
+        let (store, guard) = STANDALONE.open().await?;
+        Ok((Arc::new(store), guard))
     }
 
     fn profile(&self) -> Profile {

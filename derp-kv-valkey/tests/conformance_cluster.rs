@@ -2,18 +2,21 @@
 
 mod suite;
 
-use std::sync::OnceLock;
-
-use derp_kv_conformance::conformance_tests;
+use async_trait::async_trait;
+use derp_kv_conformance::{BoxError, Shared, conformance_tests};
 use derp_kv_valkey::test_server::Cluster;
 use derp_kv_valkey::{Mode, ValkeyConfig};
-use suite::OnValkey;
+use suite::{OnValkey, Place};
 
-fn config() -> ValkeyConfig {
-    static CLUSTER: OnceLock<(tokio::runtime::Runtime, Cluster)> = OnceLock::new();
-    let (_, cluster) = CLUSTER
-        .get_or_init(|| suite::shared(async || Cluster::start(3, 1).await.expect("a cluster")));
-    ValkeyConfig::default().addresses(cluster.addresses()).mode(Mode::Cluster)
+struct ThreePrimaries;
+
+#[async_trait]
+impl Place for ThreePrimaries {
+    async fn config() -> Result<ValkeyConfig, BoxError> {
+        static CLUSTER: Shared<Cluster> = Shared::new();
+        let cluster = CLUSTER.get(|| async { Ok(Cluster::start(3, 1).await?) }).await?;
+        Ok(ValkeyConfig::default().addresses(cluster.addresses()).mode(Mode::Cluster))
+    }
 }
 
-conformance_tests!(OnValkey { config, prefix: "" });
+conformance_tests!(OnValkey::<ThreePrimaries>::NEW);

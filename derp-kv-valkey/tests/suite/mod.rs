@@ -1,52 +1,80 @@
 //! What the runs of the conformance suite share: a server for the whole target, and a prefix of
 //! its own for each case.
 
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use derp_kv_conformance::{BoxError, Harness, Profile, fresh_prefix};
+use derp_kv_conformance::{BoxError, Cut, Harness, NotProvided, Profile, fresh_prefix};
 use derp_kv_core::Prefixed;
+use derp_kv_valkey::test_server::{Fault, Proxy};
 use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
 
-/// Starts what all cases use, away from the runtime of the first one that asks.
-pub(crate) fn shared<T: Send + 'static, F: Future<Output = T>>(
-    start: impl FnOnce() -> F + Send + 'static,
-) -> (tokio::runtime::Runtime, T) {
-    let starting = std::thread::spawn(|| {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let started = runtime.block_on(start());
-        (runtime, started)
-    });
-    starting.join().expect("the server has started")
+/// Where the store under test finds its data.
+#[async_trait]
+pub(crate) trait Place: Send + Sync + 'static {
+    /// What all keys begin with, before the case's own prefix.
+    const PREFIX: &'static str = "";
+
+    /// How to connect, once the server is there.
+    async fn config() -> Result<ValkeyConfig, BoxError>;
+
+    /// The port of the one server, where a proxy before it can read what is sent.
+    async fn plain_port() -> Result<Option<u16>, BoxError> {
+        Ok(None)
+    }
 }
 
-/// The store under test: as `config` connects to it, under `prefix` and one more for each case.
-pub(crate) struct OnValkey {
-    pub(crate) config: fn() -> ValkeyConfig,
-    pub(crate) prefix: &'static str,
+/// The store under test, connected as the place says.
+pub(crate) struct OnValkey<P>(PhantomData<P>);
+
+impl<P: Place> OnValkey<P> {
+    pub(crate) const NEW: Self = Self(PhantomData);
 }
 
 #[async_trait]
-impl Harness for OnValkey {
+impl<P: Place> Harness for OnValkey<P> {
     type Store = Prefixed<ValkeyStore>;
-    type Guard = ();
+    type Guard = Option<Proxy>;
 
-    async fn open(&self) -> Result<(Self::Store, ()), BoxError> {
-        let store = ValkeyStore::connect((self.config)()).await?;
-        Ok((Prefixed::new(store, format!("{}{}", self.prefix, fresh_prefix())), ()))
+    async fn open(&self) -> Result<(Self::Store, Self::Guard), BoxError> {
+        let (mut config, mut guard) = (P::config().await?, None);
+        if let Some(port) = P::plain_port().await? {
+            let proxy = Proxy::start(port).await?;
+            config = config.addresses([proxy.address()]);
+            guard = Some(proxy);
+        }
+        let store = ValkeyStore::connect(config).await?;
+        Ok((Prefixed::new(store, format!("{}{}", P::PREFIX, fresh_prefix())), guard))
     }
 
     /// Another connection, as another process has it.
     async fn second_handle(
         &self,
         store: &Self::Store,
-        (): &mut (),
+        _: &mut Self::Guard,
     ) -> Result<Self::Store, BoxError> {
-        Ok(Prefixed::new(ValkeyStore::connect((self.config)()).await?, store.prefix()))
+        Ok(Prefixed::new(ValkeyStore::connect(P::config().await?).await?, store.prefix()))
+    }
+
+    async fn sever(
+        &self,
+        store: &Self::Store,
+        guard: &mut Self::Guard,
+        key: &[u8],
+        cut: Cut,
+    ) -> Result<(), BoxError> {
+        let fault = match cut {
+            Cut::Before => Fault::CutBefore,
+            Cut::After => Fault::CutAfter,
+        };
+        let Some(proxy) = guard else {
+            // Through TLS, and to the nodes of a cluster, no proxy reads along.
+            return Err(NotProvided.into());
+        };
+        // That it has happened is not waited for: the call that meets it ends.
+        drop(proxy.arm([store.prefix(), key].concat(), fault));
+        Ok(())
     }
 
     fn profile(&self) -> Profile {
