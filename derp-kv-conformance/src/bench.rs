@@ -14,13 +14,14 @@ use tokio::task::JoinSet;
 
 use crate::input::{shortened, shown};
 use crate::progress::Progress;
+use crate::resolution;
 use crate::scene::Scene;
 use crate::seeds::Seeds;
 use crate::violation::{Kind, Violation};
 use crate::{Harness, Profile, Time};
 
-/// Longer than any case lets pass, short enough for tokio's timers.
-const VIRTUAL_CASE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// Longer than any case lets pass: some outlast [`MAX_TTL`](derp_kv_core::MAX_TTL) of 100 years.
+const VIRTUAL_CASE_TIMEOUT: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
 
 /// How long a shorter input is looked for that fails as well.
 const SHRINKING: Duration = Duration::from_secs(3);
@@ -69,7 +70,7 @@ impl<H: Harness> Bench<'_, H> {
         S: Strategy<Value: Debug>,
         F: AsyncFn(&mut Scene<'_, H>, S::Value) -> Result<(), Violation>,
     {
-        let timeout = self.profile.case_timeout;
+        let timeout = self.real_timeout();
         self.cases(self.threads()?, timeout, self.profile.cases, &strategy, case)
     }
 
@@ -209,9 +210,8 @@ impl<H: Harness> Bench<'_, H> {
     {
         let runtime = self.threads()?;
         let outcome = runtime.block_on(async {
-            let timeout = self.profile.case_timeout;
-            let slack = self.profile.ttl_slack;
-            let mut scene = self.open(slack).await?;
+            let timeout = self.real_timeout();
+            let mut scene = self.open(self.real_slack()).await?;
             for number in 0..rounds {
                 self.progress.begin(format!("round {number}"));
                 in_time(timeout, round(&mut scene, number)).await.map_err(|violation| {
@@ -225,22 +225,40 @@ impl<H: Harness> Bench<'_, H> {
         Ok(outcome?)
     }
 
+    /// How much later than its TTL a key may end.
     fn slack(&self) -> Duration {
-        if self.is_virtual() { Duration::ZERO } else { self.profile.ttl_slack }
+        if self.is_virtual() { resolution::lateness() } else { self.real_slack() }
+    }
+
+    fn real_slack(&self) -> Duration {
+        self.profile.ttl_slack + resolution::lateness()
     }
 
     fn timeout(&self) -> Duration {
         // In virtual time the clock jumps to this as soon as nothing else can happen.
-        if self.is_virtual() { VIRTUAL_CASE_TIMEOUT } else { self.profile.case_timeout }
+        if self.is_virtual() { VIRTUAL_CASE_TIMEOUT } else { self.real_timeout() }
+    }
+
+    fn real_timeout(&self) -> Duration {
+        self.profile.case_timeout.saturating_mul(resolution::stretch())
     }
 
     fn runtime(&self) -> Result<Runtime, Failure> {
-        let paused = self.is_virtual();
-        built(Builder::new_current_thread().enable_all().start_paused(paused).build())
+        self.built(Builder::new_current_thread().start_paused(self.is_virtual()))
     }
 
     fn threads(&self) -> Result<Runtime, Failure> {
-        built(Builder::new_multi_thread().worker_threads(4).enable_all().build())
+        self.built(Builder::new_multi_thread().worker_threads(4))
+    }
+
+    /// A runtime on whose threads the laws ask for what they ask for on this one.
+    fn built(&self, builder: &mut Builder) -> Result<Runtime, Failure> {
+        let promised = resolution::promised();
+        let runtime =
+            builder.enable_all().on_thread_start(move || resolution::promise(promised)).build();
+        runtime.map_err(|error| {
+            Violation::of(Kind::NotTried, format!("there is no runtime: {error}")).into()
+        })
     }
 }
 
@@ -270,12 +288,6 @@ impl Failures {
         let found = seen.iter().find(|violation| violation.to_string() == text);
         found.cloned().unwrap_or_else(|| Violation::new(text))
     }
-}
-
-fn built(runtime: std::io::Result<Runtime>) -> Result<Runtime, Failure> {
-    runtime.map_err(|error| {
-        Violation::of(Kind::NotTried, format!("there is no runtime: {error}")).into()
-    })
 }
 
 async fn in_time<T>(

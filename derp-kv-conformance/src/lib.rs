@@ -16,6 +16,7 @@ mod newtype;
 mod profile;
 mod progress;
 mod report;
+mod resolution;
 mod runner;
 mod scene;
 mod seeds;

@@ -87,10 +87,10 @@ macro_rules! for_each_law {
                     "a TTL of zero or above `MAX_TTL` is `InvalidArgument`, and nothing is written",
                     since "0.1.0";
                 millisecond_resolution:
-                    "a TTL has a resolution of one millisecond",
+                    "a TTL has the resolution that the store declares, by default one millisecond",
                     since "0.1.0";
                 fractions_round_up:
-                    "a fraction of a millisecond rounds up",
+                    "a fraction of the resolution rounds up",
                     since "0.1.0";
                 ttl_within_bounds:
                     "what is left of a TTL is never zero and never above what was set",
@@ -106,6 +106,24 @@ macro_rules! for_each_law {
                     since "0.1.0";
                 expire_replaces:
                     "`expire` replaces the expiry, be it longer, shorter or none, and keeps the value",
+                    since "0.1.0";
+                ends_on_time:
+                    "to every call, a TTL ends at one moment, also between two milliseconds",
+                    since "0.1.0";
+                any_length:
+                    "a TTL of any length up to `MAX_TTL` is reported, lasts and ends as it was set",
+                    since "0.1.0";
+                equal_writes_renew:
+                    "a write of what is there already starts its TTL anew; a read or a refused call leaves it",
+                    since "0.1.0";
+                last_write_decides:
+                    "whatever was written, deleted or expired before, a key has the expiry of its last write",
+                    since "0.1.0";
+                expired_gives_way:
+                    "what meets an expired key takes nothing from who writes it anew beside it",
+                    since "0.1.0";
+                handles_agree:
+                    "what one handle has done every other one sees at once, and the end of a TTL too",
                     since "0.1.0";
             }
             counter {
@@ -316,6 +334,9 @@ macro_rules! for_each_law {
                     since "0.1.0";
                 survives_a_slow_store:
                     "a store slower than a lock holds no caller, and is not taken for a holder",
+                    since "0.1.0";
+                clones_share_flights:
+                    "all clones of a handle share one computation, and stores opened apart share none",
                     since "0.1.0";
             }
             faults {

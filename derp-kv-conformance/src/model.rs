@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use crate::Harness;
 use crate::history::{Answer, Op, call};
 use crate::input::{Blob, shown};
+use crate::resolution;
 use crate::scene::Scene;
 use crate::violation::Violation;
 
@@ -51,6 +52,20 @@ impl Deadline {
         Self { ttl: Ttl::new(ttl).map_or(ttl, Ttl::as_duration), set }
     }
 
+    pub(crate) fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// The key is there for all of the time before.
+    pub(crate) fn earliest(&self) -> Instant {
+        self.set.began + self.ttl
+    }
+
+    /// The key is absent from then on, where it may show for `slack` longer.
+    pub(crate) fn latest(&self, slack: Duration) -> Instant {
+        self.set.ended + self.ttl + slack
+    }
+
     /// Whether a call saw the key, which may show for `slack` longer.
     pub(crate) fn seen_by(&self, call: Span, slack: Duration) -> Known {
         if call.ended.saturating_duration_since(self.set.began) < self.ttl {
@@ -75,12 +90,12 @@ impl Deadline {
                 self.ttl
             )));
         };
-        // A backend may keep and report whole milliseconds.
-        let resolution = Duration::from_millis(1);
+        // A backend may report what is left in units of the resolution that it promises.
+        let resolution = resolution::promised();
         let least = self.ttl.saturating_sub(call.ended.saturating_duration_since(self.set.began));
         let most = self.ttl.saturating_sub(call.began.saturating_duration_since(self.set.ended));
         let least = least.saturating_sub(resolution);
-        let most = self.ttl.min(most + resolution + slack);
+        let most = resolution::most_left(self.ttl).min(most + resolution + slack);
         if left.is_zero() || left < least || left > most {
             return Err(Violation::new(format!(
                 "of a TTL of {:?}, {left:?} are left, which is not from {least:?} to {most:?}",

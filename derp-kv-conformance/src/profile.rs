@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::{Law, fresh};
+use crate::{Law, fresh, resolution};
 
 /// How thoroughly to test, how much time to allow, and where the store is known to deviate.
 ///
@@ -14,7 +14,8 @@ use crate::{Law, fresh};
 /// let profile = Profile::default()
 ///     .cases(256)
 ///     .ttl_slack(Duration::from_millis(20))
-///     .deviates("expiry::millisecond_resolution", "the disk format keeps whole seconds");
+///     .ttl_resolution(Duration::from_secs(1))
+///     .deviates("prefix::flights_are_its_own", "tenants share one connection and its flights");
 /// # let _ = profile;
 /// ```
 #[derive(Clone, Debug)]
@@ -23,6 +24,7 @@ pub struct Profile {
     pub(crate) cases: u32,
     pub(crate) rounds: u32,
     pub(crate) ttl_slack: Duration,
+    ttl_resolution: Duration,
     pub(crate) case_timeout: Duration,
     pub(crate) law_timeout: Duration,
     pub(crate) seeds: bool,
@@ -37,6 +39,7 @@ impl Default for Profile {
             cases: 64,
             rounds: 100,
             ttl_slack: Duration::from_millis(10),
+            ttl_resolution: resolution::FINEST,
             case_timeout: Duration::from_secs(20),
             law_timeout: Duration::from_secs(120),
             seeds: true,
@@ -65,6 +68,33 @@ impl Profile {
     pub fn ttl_slack(mut self, slack: Duration) -> Self {
         self.ttl_slack = slack;
         self
+    }
+
+    /// How coarse the TTLs are that the store keeps. By default one millisecond.
+    ///
+    /// A store of `resolution` promises, and every law then asks: a TTL ends not before what was
+    /// asked for and less than one resolution later, and what is left of it is reported to within
+    /// a resolution: never zero, and at most the TTL, rounded up, and one resolution. Leases and
+    /// windows of the helpers may last as much longer. Whoever declares nothing is held to each TTL
+    /// to the letter in virtual time, and to within [`ttl_slack`](Self::ttl_slack) in real time,
+    /// in which the laws about a coarse store take longer.
+    ///
+    /// Below a millisecond or above a minute it is a mistake, with which every law fails. Above a
+    /// second the rate limiter takes what is left of a window for that of a longer one: the laws
+    /// that tell are to be declared as deviations.
+    pub fn ttl_resolution(mut self, resolution: Duration) -> Self {
+        self.ttl_resolution = resolution;
+        self
+    }
+
+    /// The resolution that the laws ask for.
+    pub(crate) fn promised_resolution(&self) -> Duration {
+        self.ttl_resolution
+    }
+
+    /// [`law_timeout`](Self::law_timeout), where waiting for a coarse store takes longer.
+    pub(crate) fn stretched_law_timeout(&self) -> Duration {
+        self.law_timeout.saturating_mul(resolution::stretch_of(self.ttl_resolution))
     }
 
     /// After how long a single case is taken for hung. By default 20 seconds.
@@ -114,6 +144,14 @@ impl Profile {
 
     /// What is wrong with it, if anything is: a declaration that no law reads would say nothing.
     pub(crate) fn mistake(&self) -> Option<String> {
+        let (declared, finest, coarsest) =
+            (self.ttl_resolution, resolution::FINEST, resolution::COARSEST);
+        if !(finest..=coarsest).contains(&declared) {
+            return Some(format!(
+                "it declares a TTL resolution of {declared:?}, which is not from {finest:?} to \
+                 {coarsest:?}"
+            ));
+        }
         self.deviations.iter().find_map(|(law, reason)| {
             let declared = format!("it declares a deviation from `{law}`");
             if Law::named(law).is_none() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-use crate::{Law, Profile, Time};
+use crate::{Law, Profile, Time, resolution};
 
 /// What a law came to on a store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -130,6 +130,9 @@ pub struct HarnessReport {
     pub rounds: u32,
     /// What the random inputs were made from, see [`Profile::seed`].
     pub seed: u64,
+    /// How much later than asked a TTL might end, see [`Profile::ttl_resolution`].
+    #[serde(rename = "ttl_resolution_seconds", serialize_with = "seconds")]
+    pub ttl_resolution: Duration,
     /// The methods of the harness that laws asked for and that were left at their defaults.
     pub defaults: Vec<&'static str>,
 }
@@ -137,7 +140,8 @@ pub struct HarnessReport {
 impl HarnessReport {
     pub(crate) fn new(time: Time, profile: &Profile, defaults: Vec<&'static str>) -> Self {
         let Profile { cases, rounds, seed, .. } = *profile;
-        Self { time, cases, rounds, seed, defaults }
+        let ttl_resolution = profile.promised_resolution();
+        Self { time, cases, rounds, seed, ttl_resolution, defaults }
     }
 }
 
@@ -149,6 +153,9 @@ impl fmt::Display for HarnessReport {
             Time::Virtual => "virtual",
         };
         write!(f, "tested in {time} time with {cases} cases, {rounds} rounds and seed {seed}")?;
+        if self.ttl_resolution > resolution::FINEST {
+            write!(f, "\ndeclared: TTLs end up to {:?} late", self.ttl_resolution)?;
+        }
         self.defaults.iter().try_for_each(|default| write!(f, "\nleft at its default: {default}"))
     }
 }

@@ -179,9 +179,10 @@ fn isolated<H: Harness>(
     let (_, body) = body.unwrap_or_else(|| panic!("there is no law `{}`", law.id));
     let kept = profile.seeds && !profile.deviations.contains_key(law.id);
     let (harness, profile, progress) = (harness.clone(), profile.clone(), progress.clone());
-    let (law_timeout, watched) = (profile.law_timeout, progress.clone());
+    let (law_timeout, watched) = (profile.stretched_law_timeout(), progress.clone());
     let (ended, end) = channel();
     let work = move || {
+        crate::resolution::promise(profile.promised_resolution());
         let seeds = seeds.filter(|_| kept);
         let bench = Bench { harness: &*harness, profile: &profile, seeds, progress };
         let result = body(&bench);

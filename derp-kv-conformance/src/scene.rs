@@ -6,7 +6,7 @@ use derp_kv_core::{Flights, Layer, Layered, Operation};
 use crate::harness::NotProvided;
 use crate::progress::{DefaultMethod, Progress};
 use crate::violation::{Kind, Violation, with_sources};
-use crate::{BoxError, Cut, Harness, progress};
+use crate::{BoxError, Cut, Harness, Time, progress};
 
 /// What one case of a law plays on: a fresh store, and more handles on its data.
 pub(crate) struct Scene<'a, H: Harness> {
@@ -85,6 +85,11 @@ impl<'a, H: Harness> Scene<'a, H> {
         for _ in 0..4 {
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Whether the store's clock can be moved.
+    pub(crate) fn is_virtual(&self) -> bool {
+        self.harness.time() == Time::Virtual
     }
 
     /// How long after its deadline a key may still show.

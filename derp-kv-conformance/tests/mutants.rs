@@ -7,6 +7,8 @@ mod mutants {
 
     mod basics;
     mod batch;
+    mod clock;
+    mod clones;
     mod concurrency;
     mod conditional;
     mod connection;
@@ -14,10 +16,15 @@ mod mutants {
     mod errors;
     mod expiry;
     mod faults;
+    mod handles;
     mod helpers;
     mod herd;
+    mod leftovers;
+    pub(crate) mod odd;
     mod prefix;
+    mod renewals;
     mod scan;
+    mod sweeps;
     mod wait;
 
     pub(crate) fn all() -> Vec<broken::Mutant> {
@@ -26,6 +33,11 @@ mod mutants {
             batch::mutants(),
             conditional::mutants(),
             expiry::mutants(),
+            clock::mutants(),
+            renewals::mutants(),
+            leftovers::mutants(),
+            sweeps::mutants(),
+            handles::mutants(),
             counter::mutants(),
             scan::mutants(),
             concurrency::mutants(),
@@ -35,6 +47,7 @@ mod mutants {
             wait::mutants(),
             helpers::mutants(),
             herd::mutants(),
+            clones::mutants(),
             faults::mutants(),
         ]
         .into_iter()
@@ -52,6 +65,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use derp_kv_conformance::{LAWS, LawReport, Verdict};
 use mutants::broken::{Mutant, mutant};
 use mutants::defect::Honest;
+use mutants::odd::{NoQuirk, Odd};
 
 /// Runs all at once as far as the machine allows: many of them only wait.
 fn run(mutants: &[Mutant]) -> Vec<LawReport> {
@@ -185,6 +199,16 @@ fn the_table_of_mutants_is_up_to_date() {
 #[test]
 fn without_a_defect_every_law_holds() {
     let controls: Vec<_> = LAWS.iter().map(|law| mutant::<Honest>(law.id, "none")).collect();
+    for report in run(&controls) {
+        assert!(report.is_success(), "{report}");
+    }
+}
+
+#[test]
+fn without_a_quirk_the_odd_store_keeps_time() {
+    let timed = ["basics", "conditional", "counter", "expiry"];
+    let laws = LAWS.iter().filter(|law| timed.contains(&law.area));
+    let controls: Vec<_> = laws.map(|law| mutant::<Odd<NoQuirk>>(law.id, "none")).collect();
     for report in run(&controls) {
         assert!(report.is_success(), "{report}");
     }

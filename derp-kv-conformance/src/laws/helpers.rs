@@ -16,6 +16,7 @@ use std::time::Duration;
 use derp_kv_core::{Error, KvStore};
 use tokio::sync::Notify;
 
+use crate::resolution;
 use crate::violation::{Violation, ensure};
 
 pub(crate) use dedup::*;
@@ -32,6 +33,11 @@ const LONG: Duration = Duration::from_secs(60);
 /// A lock TTL that a law outlasts. The third of it, after which a lease is renewed, is longer than
 /// a loaded machine keeps a task waiting.
 const LOCK: Duration = Duration::from_secs(1);
+
+/// A [`LOCK`] of which a store of a coarse resolution tells whether it was renewed.
+fn lock_ttl() -> Duration {
+    LOCK * resolution::stretch()
+}
 
 /// Work that takes a moment.
 const WORK: Duration = Duration::from_millis(30);

@@ -1,10 +1,12 @@
 //! What callers of one key may count on while computations stall, hang or nest, and callers give up.
 
+mod clones;
 mod stall;
 mod waits;
 
 use std::time::Duration;
 
+pub(crate) use clones::*;
 pub(crate) use stall::*;
 pub(crate) use waits::*;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use derp_kv_core::{Expiry, KvStore};
 
 use crate::input::Blob;
+use crate::resolution;
 use crate::violation::{Violation, ensure, ensure_eq};
 
 pub(crate) mod basics;
@@ -47,7 +48,8 @@ fn fits(expiry: Expiry, ttl: Option<Duration>) -> bool {
         (None, expiry) => expiry == Expiry::Never,
         (Some(ttl), Expiry::In(left)) => {
             // A fraction of a millisecond rounds up.
-            left <= ttl + Duration::from_millis(1) && left + Duration::from_secs(90) >= ttl
+            let most = resolution::most_left(ttl + Duration::from_millis(1));
+            left <= most && left + Duration::from_secs(90) + resolution::lateness() >= ttl
         }
         (Some(_), Expiry::Never) => false,
     }

@@ -1,4 +1,5 @@
 //! A store as naive as one can be and still keep the laws: one map behind one lock.
+#![allow(dead_code, reason = "each test uses a part")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +17,28 @@ use tokio::time::Instant;
 pub(crate) struct Naive {
     records: Arc<Mutex<BTreeMap<Bytes, Record>>>,
     claims_deletions: bool,
+    clock: Clock,
+}
+
+/// From the time that has passed for the store and a TTL to a deadline.
+type Dates = fn(Duration, Duration) -> Duration;
+
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    origin: Instant,
+    dates: Dates,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self { origin: Instant::now(), dates: |now, ttl| now + ttl }
+    }
+}
+
+impl Clock {
+    fn deadline(self, ttl: Ttl) -> Instant {
+        self.origin + (self.dates)(self.origin.elapsed(), ttl.as_duration())
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -25,8 +48,8 @@ struct Record {
 }
 
 impl Record {
-    fn new(value: &[u8], ttl: Option<Ttl>) -> Self {
-        let deadline = ttl.map(|ttl| Instant::now() + ttl.as_duration());
+    fn new(value: &[u8], ttl: Option<Ttl>, clock: Clock) -> Self {
+        let deadline = ttl.map(|ttl| clock.deadline(ttl));
         Self { value: Bytes::copy_from_slice(value), deadline }
     }
 
@@ -46,6 +69,11 @@ impl Naive {
     /// Reports every deletion as one, which is wrong, where `claims` says so.
     pub(crate) fn claiming_deletions(claims: bool) -> Self {
         Self { claims_deletions: claims, ..Self::default() }
+    }
+
+    /// Keeps deadlines that `dates` computes.
+    pub(crate) fn dating(dates: Dates) -> Self {
+        Self { clock: Clock { dates, ..Clock::default() }, ..Self::default() }
     }
 
     /// Runs `work` on the live record of `key`, in one step.
@@ -102,7 +130,7 @@ impl KvStore for Naive {
 
     async fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
         let ttl = Ttl::optional(ttl)?;
-        self.with(key, |record| *record = Some(Record::new(value, ttl))).await;
+        self.with(key, |record| *record = Some(Record::new(value, ttl, self.clock))).await;
         Ok(())
     }
 
@@ -130,7 +158,7 @@ impl KvStore for Naive {
         let ttl = Ttl::new(ttl)?;
         let redate = |record: &mut Option<Record>| {
             let Some(record) = record else { return false };
-            *record = Record::new(&record.value, Some(ttl));
+            *record = Record::new(&record.value, Some(ttl), self.clock);
             true
         };
         Ok(self.with(key, redate).await)
@@ -140,7 +168,7 @@ impl KvStore for Naive {
         let ttl = Ttl::optional(ttl)?;
         let write = |record: &mut Option<Record>| {
             let absent = record.is_none();
-            record.get_or_insert_with(|| Record::new(value, ttl));
+            record.get_or_insert_with(|| Record::new(value, ttl, self.clock));
             absent
         };
         Ok(self.with(key, write).await)
@@ -154,7 +182,7 @@ impl KvStore for Naive {
                 None => 0,
             };
             let value = Counter::add(before, by)?;
-            let record = record.get_or_insert_with(|| Record::new(b"", ttl));
+            let record = record.get_or_insert_with(|| Record::new(b"", ttl, self.clock));
             record.value = value.to_string().into();
             Ok(Counter { value, expiry: record.expiry() })
         };
@@ -172,7 +200,7 @@ impl KvStore for Naive {
         let swap = |record: &mut Option<Record>| {
             let equal = record.as_ref().is_some_and(|record| record.value == expected);
             if equal {
-                *record = Some(Record::new(value, ttl));
+                *record = Some(Record::new(value, ttl, self.clock));
             }
             equal
         };

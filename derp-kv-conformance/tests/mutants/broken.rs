@@ -15,8 +15,8 @@ use tokio::runtime::Handle;
 use super::defect::{Defect, Honest, Ttl};
 use super::line::{Lie, Line};
 
-/// A right store behind a defect. Clones share both.
-#[derive(Clone, Debug)]
+/// A right store behind a defect. Clones share the store, and the defect unless it says otherwise.
+#[derive(Debug)]
 pub(crate) struct Broken {
     kv: MemoryStore,
     // Not a parameter of the type: each law would be compiled for each defect.
@@ -26,6 +26,13 @@ pub(crate) struct Broken {
 
 fn keys_of<'a>(items: &[(&'a [u8], &[u8])]) -> Vec<&'a [u8]> {
     items.iter().map(|(key, _)| *key).collect()
+}
+
+impl Clone for Broken {
+    fn clone(&self) -> Self {
+        let defect = self.defect.cloned().unwrap_or_else(|| self.defect.clone());
+        Self { kv: self.kv.clone(), defect, line: self.line.clone() }
+    }
 }
 
 #[async_trait]
@@ -200,7 +207,8 @@ impl Mutant {
 pub(crate) fn mutant<D: Defect + Default>(law: &'static str, wrong: &'static str) -> Mutant {
     let law = Law::named(law).unwrap_or_else(|| panic!("there is no law `{law}`"));
     let path = std::any::type_name::<D>();
-    let name = path.rsplit_once("::").map_or(path, |(_, name)| name);
+    // Of a generic defect, the name is that of its parameter.
+    let name = path.rsplit_once("::").map_or(path, |(_, name)| name).trim_end_matches('>');
     let defect = || Arc::new(D::default()) as Arc<dyn Defect>;
     Mutant { law, name, wrong, defect, lie: Lie::None, case_timeout: Duration::from_secs(20) }
 }

@@ -104,6 +104,11 @@ pub(crate) trait Defect: Debug + Send + Sync + 'static {
         None
     }
 
+    /// The defect of a clone of the handle; by default clones share it.
+    fn cloned(&self) -> Option<Arc<dyn Defect>> {
+        None
+    }
+
     /// The defect of another process's handle on the same data; by default it is this one.
     fn elsewhere(&self) -> Option<Arc<dyn Defect>> {
         None

@@ -35,6 +35,18 @@ use crate::store::observer::Observer;
 ///   nothing is written.
 /// * `expiry::millisecond_resolution`: a TTL has a resolution of one millisecond; a fraction of
 ///   one rounds up (`expiry::fractions_round_up`).
+/// * `expiry::ends_on_time`: to every operation, the TTL of a key ends at one and the same moment,
+///   be it between two milliseconds.
+/// * `expiry::any_length`: a TTL of any length up to [`MAX_TTL`](crate::MAX_TTL) is reported, lasts
+///   and ends as it was set.
+/// * `expiry::equal_writes_renew`: a write starts its TTL anew, also where it changes nothing; a
+///   read, a refused write and an increment leave it.
+/// * `expiry::last_write_decides`: whatever a key was before, written, deleted or expired, it has
+///   the expiry of its last write, and nothing of an older one.
+/// * `expiry::expired_gives_way`: a call that meets an expired key, and a sweep that removes it,
+///   takes nothing from a write that makes it anew at the same time.
+/// * `expiry::handles_agree`: what one handle has done, every other handle on the same data sees at
+///   once; so it does the end of a TTL.
 /// * `concurrency::linearizable`: operations on one key are linearizable.
 /// * `concurrency::cancel_is_all_or_nothing`: a dropped future leaves a single-key operation
 ///   wholly applied or not applied, and never harms a later call.
@@ -553,6 +565,9 @@ pub trait KvStore: fmt::Debug + Send + Sync + 'static {
     /// [`guarded_get`](crate::KvStoreExt::guarded_get): concurrent callers of one key share one
     /// computation (singleflight). All handles on one keyspace return the same flights, and handles
     /// on different keyspaces never do.
+    ///
+    /// * `herd::clones_share_flights`: while one clone computes, callers on all the others join it;
+    ///   stores opened apart never do.
     fn flights(&self) -> Option<&Flights> {
         None
     }

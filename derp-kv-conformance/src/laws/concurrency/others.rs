@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use derp_kv_core::{KvStore, KvStoreExt, Operation};
-use futures_util::StreamExt;
+use futures_util::TryStreamExt;
 
 use crate::Harness;
 use crate::bench::{Bench, LawResult};
@@ -14,60 +14,118 @@ use crate::violation::{Violation, ensure};
 /// stands still with its thread.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// One call of a primitive, in a loop of its own. A wait lasts until a change, and is left out.
-async fn call<S: KvStore + Clone>(kv: &S, operation: Operation) -> Result<(), Violation> {
-    const TTL: Option<Duration> = Some(Duration::from_secs(60));
+/// Which way a call goes: it finds what it looks for or writes what it was asked to, or not.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Path {
+    Hits,
+    Misses,
+}
+
+const TTL: Option<Duration> = Some(Duration::from_secs(60));
+
+/// One call of a primitive, the `number`th of its loop. A wait lasts until a change, and is left out.
+async fn call<S: KvStore + Clone>(
+    kv: &S,
+    (operation, path): (Operation, Path),
+    number: usize,
+) -> Result<(), Violation> {
+    let hits = path == Path::Hits;
+    let found: &[u8] = if hits { b"k" } else { b"nobody" };
+    // A new one each time, and one that was there before the loop began.
+    let (fresh, doomed) = (format!("fresh {operation} {number}"), doomed(number));
+    let (fresh, doomed) = (fresh.as_bytes(), doomed.as_bytes());
+    let written = if hits { b"k" } else { fresh };
     match operation {
-        Operation::Get => drop(kv.get(b"k").await?),
-        Operation::GetWithTtl => drop(kv.get_with_ttl(b"k").await?),
-        Operation::Exists => drop(kv.exists(b"k").await?),
-        Operation::Ttl => drop(kv.ttl(b"k").await?),
-        Operation::Mget => drop(kv.mget(&[b"k", b"l"]).await?),
-        Operation::Scan => drop(kv.scan(b"k").next().await.transpose()?),
-        Operation::Set => kv.set(b"k", b"v", TTL).await?,
-        Operation::Mset => kv.mset(&[(b"k", b"v"), (b"l", b"v")], TTL).await?,
-        Operation::Delete => drop(kv.delete(b"nobody").await?),
-        Operation::DeleteMany => drop(kv.delete_many(&[b"nobody"]).await?),
-        Operation::Expire => drop(kv.expire(b"k", Duration::from_secs(60)).await?),
-        Operation::SetNx => drop(kv.set_nx(b"k", b"v", TTL).await?),
-        Operation::Incr => drop(kv.incr(b"n", 1, TTL).await?),
-        Operation::CompareAndSet => drop(kv.compare_and_set(b"k", b"w", b"v", TTL).await?),
-        Operation::CompareAndDelete => drop(kv.compare_and_delete(b"k", b"w").await?),
+        Operation::Get => drop(kv.get(found).await?),
+        Operation::GetWithTtl => drop(kv.get_with_ttl(found).await?),
+        Operation::Exists => drop(kv.exists(found).await?),
+        Operation::Ttl => drop(kv.ttl(found).await?),
+        Operation::Mget => drop(kv.mget(&[found, b"none"]).await?),
+        Operation::Scan => drop(kv.scan(found).try_collect::<Vec<_>>().await?),
+        Operation::Set => kv.set(written, b"v", TTL).await?,
+        Operation::Mset => kv.mset(&[(written, b"v"), (b"l", b"v")], TTL).await?,
+        Operation::Delete => drop(kv.delete(if hits { doomed } else { found }).await?),
+        Operation::DeleteMany => drop(kv.delete_many(&[if hits { doomed } else { found }]).await?),
+        Operation::Expire => drop(kv.expire(found, Duration::from_secs(60)).await?),
+        Operation::SetNx => drop(kv.set_nx(if hits { fresh } else { b"k" }, b"v", TTL).await?),
+        Operation::Incr => drop(kv.incr(if hits { b"n" } else { fresh }, 1, TTL).await?),
+        Operation::CompareAndSet => {
+            let expected: &[u8] = if hits { b"v" } else { b"w" };
+            kv.compare_and_set(b"k", expected, b"v", TTL).await?;
+        }
+        Operation::CompareAndDelete => {
+            let (key, expected): (_, &[u8]) = if hits { (doomed, b"v") } else { (b"k", b"w") };
+            kv.compare_and_delete(key, expected).await?;
+        }
         _ => drop(kv.try_lock("k", Duration::from_secs(60)).await?),
     }
     Ok(())
 }
 
+/// A key that a deletion finds once.
+fn doomed(number: usize) -> String {
+    format!("doomed {number}")
+}
+
+/// How many keys there are to delete, in one try after the other. One try has nothing but deletions:
+/// what writes the keys may let others run.
+const DOOMED: [usize; 3] = [256, 4_096, 20_000];
+
 /// Calls until another task of this thread has had its turn.
 async fn until_another_runs<S: KvStore + Clone>(
     kv: &Handle<S>,
-    operation: Operation,
+    call_of: (Operation, Path),
 ) -> Result<(), Violation> {
-    let ran = Arc::new(AtomicBool::new(false));
-    let other = tokio::spawn({
-        let ran = ran.clone();
-        async move { ran.store(true, Ordering::SeqCst) }
-    });
+    let (operation, path) = call_of;
+    let deletes = [Operation::Delete, Operation::DeleteMany, Operation::CompareAndDelete];
+    let tries =
+        if deletes.contains(&operation) && path == Path::Hits { DOOMED } else { [usize::MAX; 3] };
     let began = std::time::Instant::now();
-    while !ran.load(Ordering::SeqCst) {
-        call(kv, operation).await?;
-        ensure!(
-            began.elapsed() < PATIENCE,
-            "a loop of `{operation}` lets nothing else of its thread run for {PATIENCE:?}"
-        );
+    for most in tries {
+        if most != usize::MAX {
+            let keys: Vec<_> = (0..most).map(doomed).collect();
+            let items: Vec<_> = keys.iter().map(|key| (key.as_bytes(), &b"v"[..])).collect();
+            for items in items.chunks(256) {
+                kv.mset(items, TTL).await?;
+            }
+        }
+        let ran = Arc::new(AtomicBool::new(false));
+        let other = tokio::spawn({
+            let ran = ran.clone();
+            async move { ran.store(true, Ordering::SeqCst) }
+        });
+        let mut number = 0;
+        while number < most && !ran.load(Ordering::SeqCst) {
+            call(kv, call_of, number).await?;
+            number += 1;
+            ensure!(
+                began.elapsed() < PATIENCE || ran.load(Ordering::SeqCst),
+                "a loop of `{operation}` that {path:?} lets nothing else of its thread run for \
+                 {PATIENCE:?}"
+            );
+        }
+        if ran.load(Ordering::SeqCst) {
+            other.await?;
+            return Ok(());
+        }
     }
-    other.await?;
-    Ok(())
+    let calls = DOOMED[2];
+    Err(Violation::new(format!(
+        "a loop of `{operation}` that {path:?} lets nothing else of its thread run in {calls} calls"
+    )))
 }
 
 pub(crate) fn lets_others_run<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     bench.single_thread(async |scene| {
         let kv = scene.handles(1).await?.remove(0);
         for operation in Operation::PRIMITIVES {
-            if operation != Operation::WaitForChange {
-                until_another_runs(&kv, operation).await?;
+            for path in [Path::Hits, Path::Misses] {
+                if operation != Operation::WaitForChange {
+                    kv.set(b"k", b"v", TTL).await?;
+                    until_another_runs(&kv, (operation, path)).await?;
+                }
             }
         }
-        until_another_runs(&kv, Operation::TryLock).await
+        until_another_runs(&kv, (Operation::TryLock, Path::Hits)).await
     })
 }

@@ -7,6 +7,7 @@ use super::LONG;
 use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
 use crate::model::{Deadline, Known, Span};
+use crate::resolution::most_left;
 use crate::violation::{Violation, ensure, ensure_eq};
 
 pub(crate) fn rate_limit_is_exact<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
@@ -27,9 +28,11 @@ pub(crate) fn rate_limit_is_exact<H: Harness>(bench: &Bench<'_, H>) -> LawResult
             let fits = answer.allowed == (answer.count <= limit)
                 && answer.limit == limit
                 && answer.remaining == limit.saturating_sub(answer.count)
-                && answer.reset_after <= LONG
+                && answer.reset_after <= most_left(LONG)
                 && answer.retry_after.is_none() == (answer.allowed || limit == 0)
-                && answer.retry_after.is_none_or(|after| after <= LONG && !after.is_zero());
+                && answer
+                    .retry_after
+                    .is_none_or(|after| after <= most_left(LONG) && !after.is_zero());
             ensure!(fits, "with a limit of {limit} in {LONG:?}, an answer is {answer:?}");
         }
         Ok(())
@@ -56,7 +59,7 @@ pub(crate) fn rate_limit_window_ends<H: Harness>(bench: &Bench<'_, H>) -> LawRes
             if ends.seen_by(span, scene.slack()) == Known::Present {
                 ensure_eq!(answer.allowed, number < limit, "whether call {number} is allowed");
                 ensure_eq!(answer.count, number + 1, "the count");
-                let fits = answer.retry_after.is_none_or(|after| after <= window);
+                let fits = answer.retry_after.is_none_or(|after| after <= most_left(window));
                 ensure!(fits, "retry_after is {:?} of {window:?}", answer.retry_after);
             }
             scene.elapse(step).await;
@@ -92,10 +95,10 @@ pub(crate) fn rate_limit_repairs_immortal_counters<H: Harness>(bench: &Bench<'_,
         scene.store.set(key, count.to_string().as_bytes(), None).await?;
         for kv in scene.handles(2).await? {
             let answer = kv.rate_limit("ada", &RateLimit::new(limit, LONG)).await?;
-            let fits = answer.reset_after <= LONG;
+            let fits = answer.reset_after <= most_left(LONG);
             ensure!(fits, "the window of {LONG:?} ends in {:?}", answer.reset_after);
             let expiry = scene.store.ttl(key).await?.and_then(Expiry::remaining);
-            let mortal = expiry.is_some_and(|left| left <= LONG);
+            let mortal = expiry.is_some_and(|left| left <= most_left(LONG));
             ensure!(mortal, "the counter expires in {expiry:?}, the window in {LONG:?}");
         }
         Ok(())
@@ -163,7 +166,10 @@ pub(crate) fn rate_limit_binds_at_once<H: Harness>(bench: &Bench<'_, H>) -> LawR
         let Some(retry_after) = denied.retry_after else {
             return Err(Violation::new("a denied call is not told when to try again"));
         };
-        ensure!(retry_after <= window, "a window of {window:?} ends after {retry_after:?}");
+        ensure!(
+            retry_after <= most_left(window),
+            "a window of {window:?} ends after {retry_after:?}"
+        );
         scene.elapse(retry_after + scene.slack()).await;
         let allowed = handles[0].rate_limit("ada", &short).await?;
         ensure_eq!((allowed.allowed, allowed.count), (true, 1), "after retry_after, the answer");

@@ -6,7 +6,7 @@ use futures_util::future::try_join_all;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{LOCK, LONG, Runs};
+use super::{LONG, Runs, lock_ttl};
 use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::scene::Handle;
@@ -20,12 +20,12 @@ const SUCCESSION: Duration = Duration::from_millis(300);
 /// Holds the lock of `key` as a living holder does, until it dies.
 async fn hold_and_die<S: KvStore>(kv: &S, lock: &[u8], lives: Duration) -> Result<(), Violation> {
     let began = Instant::now();
-    let mut renewal = LOCK / 3;
+    let mut renewal = lock_ttl() / 3;
     while renewal <= lives {
         sleep_until(began + renewal).await;
-        let renewed = kv.compare_and_set(lock, TOKEN, TOKEN, Some(LOCK)).await?;
+        let renewed = kv.compare_and_set(lock, TOKEN, TOKEN, Some(lock_ttl())).await?;
         ensure!(renewed, "a living holder has lost its lock");
-        renewal += LOCK / 3;
+        renewal += lock_ttl() / 3;
     }
     Ok(())
 }
@@ -38,7 +38,7 @@ async fn succeed<S: KvStore + Clone>(
     let key = format!("{}", lives.as_millis());
     let lock = format!("{key}:lock");
     let other = &processes[0];
-    other.set(lock.as_bytes(), TOKEN, Some(LOCK)).await?;
+    other.set(lock.as_bytes(), TOKEN, Some(lock_ttl())).await?;
     let began = Instant::now();
     let runs = Runs::default();
     let mut callers = JoinSet::new();
@@ -52,13 +52,13 @@ async fn succeed<S: KvStore + Clone>(
                 sleep(SUCCESSION).await;
                 Ok::<_, Error>(Bytes::from(begun.as_millis().to_string()))
             };
-            kv.guarded_get(&key, &GuardedGet::new(LONG).lock_ttl(LOCK), work).await
+            kv.guarded_get(&key, &GuardedGet::new(LONG).lock_ttl(lock_ttl()), work).await
         });
     }
     hold_and_die(other, lock.as_bytes(), lives).await?;
     // When the lock that was renewed last expires.
-    let renewals = u32::try_from(lives.as_millis() / (LOCK / 3).as_millis()).unwrap_or(0);
-    let expires = LOCK / 3 * renewals + LOCK;
+    let renewals = u32::try_from(lives.as_millis() / (lock_ttl() / 3).as_millis()).unwrap_or(0);
+    let expires = lock_ttl() / 3 * renewals + lock_ttl();
     while let Some(value) = callers.join_next().await {
         let value = value??;
         let begun = std::str::from_utf8(&value).ok().and_then(|begun| begun.parse().ok());
@@ -77,7 +77,7 @@ pub(crate) fn guarded_get_succeeds_the_dead<H: Harness>(bench: &Bench<'_, H>) ->
     bench.scenario(async |scene| {
         let processes = scene.handles(6).await?;
         // Before the first renewal, between any two, and just before it has been waited for.
-        let lives = [0, 20, 40, 60, 80, 95].map(|percent| LOCK * percent / 100);
+        let lives = [0, 20, 40, 60, 80, 95].map(|percent| lock_ttl() * percent / 100);
         try_join_all(lives.map(|lives| succeed(&processes, lives))).await?;
         Ok(())
     })

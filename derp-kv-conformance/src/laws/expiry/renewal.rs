@@ -1,0 +1,140 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use derp_kv_core::{Counter, KvStore};
+use tokio::task::JoinSet;
+
+use super::calls::{Looker, READERS, Writer};
+use super::timetable::Fate;
+use crate::Harness;
+use crate::bench::{Bench, LawResult, at_once};
+use crate::model::Span;
+use crate::scene::{Handle, Scene};
+use crate::violation::{Violation, ensure, ensure_eq};
+
+/// The writes that make an absent key.
+const CREATING: [Writer; 4] = [Writer::Set, Writer::Mset, Writer::SetNx, Writer::Incr];
+
+/// What lives on after the law.
+const NEW: Option<Duration> = Some(Duration::from_secs(600));
+
+/// Callers that meet at one key.
+const CALLERS: usize = 6;
+
+/// A call that meets an expired key, and leaves what a writer beside it may have written.
+async fn meets<S: KvStore + Clone>(
+    kv: &Handle<S>,
+    looker: Looker,
+    key: &[u8],
+) -> Result<(), Violation> {
+    match looker {
+        Looker::CompareAndSet => drop(kv.compare_and_set(key, b"other", b"3", None).await?),
+        Looker::CompareAndDelete => drop(kv.compare_and_delete(key, b"other").await?),
+        _ => drop(looker.finds(kv, key).await?),
+    }
+    Ok(())
+}
+
+/// Writes each key with a TTL, by each way in turn, and lets it end.
+async fn expire_all<H: Harness>(
+    scene: &Scene<'_, H>,
+    keys: impl IntoIterator<Item = &String>,
+) -> Result<(), Violation> {
+    let ttl = Duration::from_millis(20);
+    for (number, key) in keys.into_iter().enumerate() {
+        CREATING[number % CREATING.len()].write(&scene.store, key.as_bytes(), ttl).await?;
+    }
+    // What goes on in the background has begun by the first half, and is at it after the second.
+    scene.elapse(ttl / 2).await;
+    scene.elapse(ttl / 2 + scene.slack()).await;
+    Ok(())
+}
+
+/// Each call that may meet an expired key, beside each write that makes it anew.
+async fn write_beside<H: Harness>(
+    scene: &Scene<'_, H>,
+    handles: &[Handle<H::Store>],
+) -> Result<(), Violation> {
+    let lookers = READERS.into_iter().chain([Looker::CompareAndSet, Looker::CompareAndDelete]);
+    let pairs = lookers.flat_map(|looker| CREATING.map(|writer| (looker, writer)));
+    let pairs: Vec<_> = pairs
+        .map(|(looker, writer)| (format!("{looker:?} beside {writer:?}/"), looker, writer))
+        .collect();
+    expire_all(scene, pairs.iter().map(|(key, ..)| key)).await?;
+    let mut calls = JoinSet::new();
+    for (key, looker, writer) in pairs {
+        let (looks, writes, looked) = (handles[0].clone(), handles[1].clone(), key.clone());
+        calls.spawn(async move {
+            meets(&looks, looker, looked.as_bytes()).await?;
+            Ok::<_, Violation>(None)
+        });
+        calls.spawn(async move {
+            let call = writer.call(&writes, key.as_bytes(), (b"0", b"1"), NEW);
+            let (wrote, span) = Span::of(call).await;
+            ensure!(wrote?, "`{key}`: {writer:?} does not write an expired key");
+            Ok(Some((key, span)))
+        });
+    }
+    let mut written = Vec::new();
+    while let Some(call) = calls.join_next().await {
+        written.extend(call??);
+    }
+    // Whatever goes on in the background has had its turn by then.
+    scene.elapse(Duration::from_millis(20)).await;
+    for (key, span) in written {
+        let (found, seen) = Span::of(scene.store.get_with_ttl(key.as_bytes())).await;
+        let (value, expiry) = found?.unzip();
+        let said = |violation: Violation| violation.within(format!("`{key}`: "));
+        Fate::of(NEW, span).check(expiry, seen, scene.slack()).map_err(said)?;
+        ensure_eq!(value.as_deref(), Some(&b"1"[..]), "the value of `{key}`");
+    }
+    Ok(())
+}
+
+/// Callers of one kind that meet at an expired key: it is absent to all of them together.
+async fn meet<H: Harness>(
+    scene: &Scene<'_, H>,
+    handles: &[Handle<H::Store>],
+) -> Result<(), Violation> {
+    let rounds = 4;
+    let keys: Vec<_> = (0..rounds)
+        .flat_map(|round| {
+            ["nx", "incr", "delete"].map(|kind| format!("{kind}, all at once {round}/"))
+        })
+        .collect();
+    expire_all(scene, &keys).await?;
+    for key in keys {
+        let callers = (0..CALLERS).map(|caller| handles[caller % handles.len()].clone());
+        let answers = at_once(callers, |_, kv| {
+            let key = key.clone().into_bytes();
+            async move {
+                Ok(match key[0] {
+                    b'n' => i64::from(kv.set_nx(&key, b"1", NEW).await?),
+                    b'i' => kv.incr(&key, 1, NEW).await?.value,
+                    _ => i64::from(kv.delete(&key).await?),
+                })
+            }
+        })
+        .await?;
+        let sum: i64 = answers.iter().sum();
+        match key.as_bytes()[0] {
+            b'n' => ensure_eq!(sum, 1, "the number of `set_nx` that write an expired key"),
+            b'i' => {
+                let counts: BTreeSet<_> = answers.into_iter().collect();
+                ensure_eq!(counts, (1..=6).collect(), "the counts from an expired counter on");
+                let value = scene.store.get(key.as_bytes()).await?.unwrap_or_default();
+                ensure_eq!(Counter::parse(&value)?, 6, "the counter at last");
+            }
+            _ => ensure_eq!(sum, 0, "the number of deletions that find an expired key"),
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn expired_gives_way<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.scenario(async |scene| {
+        let handles = scene.handles(2).await?;
+        write_beside(scene, &handles).await?;
+        meet(scene, &handles).await
+    })
+}
