@@ -85,6 +85,17 @@ impl<H: Harness> Bench<'_, H> {
         self.cases(self.runtime()?, self.timeout(), cases, &strategy, case)
     }
 
+    /// Random cases each of which ends with a short pause. Where that means to wait, they are fewer.
+    pub(crate) fn pausing_property<S, F>(&self, strategy: S, case: F) -> LawResult
+    where
+        S: Strategy<Value: Debug>,
+        F: AsyncFn(&mut Scene<'_, H>, S::Value) -> Result<(), Violation>,
+    {
+        let cases = self.profile.cases;
+        let cases = if self.is_virtual() { cases } else { cases.div_ceil(8) };
+        self.cases(self.runtime()?, self.timeout(), cases, &strategy, case)
+    }
+
     fn cases<S, F>(
         &self,
         runtime: Runtime,

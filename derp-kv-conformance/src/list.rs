@@ -164,6 +164,9 @@ macro_rules! for_each_law {
                 cancel_is_all_or_nothing:
                     "a dropped call is wholly applied or not applied, and harms no later call",
                     since "0.1.0";
+                dropped_calls_hold_nothing:
+                    "after any number of dropped calls the store serves as before",
+                    since "0.1.0";
                 value_and_expiry_stay_together:
                     "of racing writes, value and expiry come from the same one",
                     since "0.1.0";
@@ -223,8 +226,17 @@ macro_rules! for_each_law {
                 returns_in_time:
                     "`wait_for_change` returns by `at_most`, and changes nothing",
                     since "0.1.0";
+                takes_any_bound:
+                    "`wait_for_change` takes any `at_most`, from zero to `Duration::MAX`, and sleeps",
+                    since "0.1.0";
                 loses_no_change:
                     "a backend that knows of changes loses none of them to a waiter",
+                    since "0.1.0";
+                hears_each_kind_of_change:
+                    "a backend that knows of changes wakes a waiter on each kind of them, whoever makes it, time and again",
+                    since "0.1.0";
+                wakes_every_waiter:
+                    "a change wakes all who wait for it, however many wait, on however many keys, and whoever has gone",
                     since "0.1.0";
             }
             helpers {

@@ -1,12 +1,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use derp_kv_core::{Flights, Layer, Layered, Operation};
+use derp_kv_core::{Flights, KvStore, Layer, Layered, Operation};
+use futures_util::future::try_join_all;
 
 use crate::harness::NotProvided;
 use crate::progress::{DefaultMethod, Progress};
 use crate::violation::{Kind, Violation, with_sources};
 use crate::{BoxError, Cut, Harness, Time, progress};
+
+/// More callers than connections to begin with.
+const WARM: u32 = 16;
 
 /// What one case of a law plays on: a fresh store, and more handles on its data.
 pub(crate) struct Scene<'a, H: Harness> {
@@ -50,6 +54,19 @@ impl<'a, H: Harness> Scene<'a, H> {
                 Ok(self.store.clone())
             }
         }
+    }
+
+    /// Makes calls side by side, which leave nothing behind: a store that opens a connection where
+    /// all others are busy has several from now on.
+    pub(crate) async fn warm(&self) -> Result<(), Violation> {
+        let calls = (0..WARM).map(|number| async move {
+            let key = format!("warm {number}").into_bytes();
+            self.store.get(&key).await?;
+            self.store.set(&key, b"", None).await?;
+            self.store.delete(&key).await
+        });
+        try_join_all(calls).await?;
+        Ok(())
     }
 
     /// A store with other data, and what has to live as long.

@@ -1,19 +1,21 @@
+mod calls;
+mod cancel;
 mod linearizable;
 mod others;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use derp_kv_core::{Counter, Expiry, KvStore};
-use proptest::prelude::*;
+use derp_kv_core::{Counter, KvStore};
 
 use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
-use crate::input::{Blob, lasting};
-use crate::laws::{drop_after, fits};
+use crate::input::Blob;
+use crate::laws::fits;
 use crate::scene::Scene;
 use crate::violation::{Violation, ensure, ensure_eq};
 
+pub(crate) use cancel::{cancel_is_all_or_nothing, dropped_calls_hold_nothing};
 pub(crate) use linearizable::linearizable;
 pub(crate) use others::lets_others_run;
 
@@ -217,96 +219,6 @@ pub(crate) fn value_and_expiry_stay_together<H: Harness>(bench: &Bench<'_, H>) -
         let caller = u64::try_from(Counter::parse(&value)?).unwrap_or(0);
         let ttl = ttl_of(caller);
         ensure!(fits(expiry, ttl), "{value:?} was set with {ttl:?} and expires in {expiry:?}");
-        Ok(())
-    })
-}
-
-/// The calls that may be dropped, each on a key that held `b"1"` for ever.
-#[derive(Clone, Copy, Debug)]
-enum Write {
-    Set,
-    Mset,
-    Incr,
-    CompareAndSet,
-    SetNx,
-    Delete,
-    CompareAndDelete,
-    Expire,
-}
-
-impl Write {
-    /// The key after the call, where the call was applied.
-    fn after(self, ttl: Option<Duration>) -> Option<(&'static [u8], Option<Duration>)> {
-        match self {
-            Self::Set | Self::Mset | Self::CompareAndSet => Some((b"2", ttl)),
-            Self::Incr => Some((b"2", None)),
-            Self::SetNx => Some((b"1", None)),
-            Self::Delete | Self::CompareAndDelete => None,
-            Self::Expire => Some((b"1", Some(ttl.unwrap_or(DAY)))),
-        }
-    }
-
-    async fn call(self, kv: &impl KvStore, key: &[u8], ttl: Option<Duration>) {
-        // What it answers is lost with the call.
-        match self {
-            Self::Set => drop(kv.set(key, b"2", ttl).await),
-            Self::Mset => drop(kv.mset(&[(key, b"2"), (b"other", b"2")], ttl).await),
-            Self::Incr => drop(kv.incr(key, 1, ttl).await),
-            Self::CompareAndSet => drop(kv.compare_and_set(key, b"1", b"2", ttl).await),
-            Self::SetNx => drop(kv.set_nx(key, b"2", ttl).await),
-            Self::Delete => drop(kv.delete(key).await),
-            Self::CompareAndDelete => drop(kv.compare_and_delete(key, b"1").await),
-            Self::Expire => drop(kv.expire(key, ttl.unwrap_or(DAY)).await),
-        }
-    }
-}
-
-pub(crate) fn cancel_is_all_or_nothing<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
-    let write = prop_oneof![
-        Just(Write::Set),
-        Just(Write::Mset),
-        Just(Write::Incr),
-        Just(Write::CompareAndSet),
-        Just(Write::SetNx),
-        Just(Write::Delete),
-        Just(Write::CompareAndDelete),
-        Just(Write::Expire),
-    ];
-    // The first polls are the ones in which a write is half done.
-    let polls = prop_oneof![3 => 0_u32..4, 1 => 4_u32..12];
-    let drops = proptest::collection::vec((write, polls, lasting(), any::<bool>()), 16..48);
-    bench.property(drops, async |scene, drops| {
-        let kv = &scene.store;
-        for (number, (write, polls, ttl, overtake)) in drops.into_iter().enumerate() {
-            let key = format!("{number}").into_bytes();
-            kv.set(&key, b"1", None).await?;
-            drop_after(polls, write.call(kv, &key, ttl)).await;
-            if overtake {
-                // A later call is not harmed, nor undone afterwards by what was dropped.
-                kv.set(&key, b"later", None).await?;
-            }
-            for _ in 0..3 {
-                let found = kv.get_with_ttl(&key).await?;
-                let is = |wanted: Option<(&[u8], Option<Duration>)>| match (&found, wanted) {
-                    (None, None) => true,
-                    (Some((value, expiry)), Some((wanted, ttl))) => {
-                        value == wanted && fits(*expiry, ttl)
-                    }
-                    _ => false,
-                };
-                let legal = if overtake {
-                    is(Some((b"later", None)))
-                } else {
-                    is(Some((b"1", None))) || is(write.after(ttl))
-                };
-                let what = if overtake { "and a later set " } else { "" };
-                ensure!(legal, "{write:?} with {ttl:?}, dropped, {what}left {found:?}");
-                tokio::task::yield_now().await;
-            }
-            let counted = kv.incr(b"works", 1, None).await?;
-            let expected = i64::try_from(number + 1).unwrap_or(0);
-            ensure_eq!(counted, Counter { value: expected, expiry: Expiry::Never }, "a later call");
-        }
         Ok(())
     })
 }

@@ -55,15 +55,17 @@ fn fits(expiry: Expiry, ttl: Option<Duration>) -> bool {
     }
 }
 
-/// Polls `call` exactly so often, unless it ends before, and then drops it.
-async fn drop_after(polls: u32, call: impl Future) {
+/// Polls `call` exactly so often, unless it ends before, and then drops it. Tells whether it was
+/// under way then.
+async fn drop_after(polls: u32, call: impl Future) -> bool {
     let mut call = pin!(call);
     for _ in 0..polls {
         // Once, and not again when whatever else wakes this task: a call may be half done now.
         let ready = poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_ready())).await;
         if ready {
-            return;
+            return false;
         }
         tokio::task::yield_now().await;
     }
+    polls > 0
 }

@@ -1,13 +1,27 @@
+mod bounds;
+mod every;
+mod hears;
+mod kinds;
+mod listeners;
+
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
 use derp_kv_core::KvStore;
-use tokio::time::Instant;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
 
 use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
 use crate::input::{bytes, key};
-use crate::scene::Handle;
+use crate::scene::Scene;
 use crate::violation::{Violation, ensure, ensure_eq};
+
+pub(crate) use bounds::takes_any_bound;
+pub(crate) use every::wakes_every_waiter;
+pub(crate) use hears::hears_each_kind_of_change;
+use kinds::{Before, Change, Kind};
+use listeners::{FOREVER, HEARD, knows_of_changes};
 
 /// A loaded machine may be late, but not by this much.
 const LATE: Duration = Duration::from_secs(8);
@@ -32,72 +46,98 @@ pub(crate) fn returns_in_time<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     })
 }
 
-/// Longer than a wake-up takes on any machine.
-const LONG: Duration = Duration::from_secs(15);
-
-/// Whether the backend knows of changes, or only sleeps.
-async fn wakes(kv: &impl KvStore) -> Result<bool, Violation> {
-    let at_most = Duration::from_millis(300);
-    kv.set(b"changed", b"v", None).await?;
-    let began = Instant::now();
-    kv.wait_for_change(b"changed", None, at_most).await;
-    Ok(began.elapsed() < at_most)
-}
-
 pub(crate) fn loses_no_change<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
-    let patience = std::cell::Cell::new(None);
+    let knows = Cell::new(false);
+    bench.scenario(async |scene| {
+        knows.set(knows_of_changes(scene).await?);
+        if knows.get() { sees_what_differs(scene).await } else { Ok(()) }
+    })?;
+    if !knows.get() {
+        return Ok(());
+    }
+    let handles = RefCell::new(Vec::new());
+    let kinds: Vec<_> = Kind::all()
+        .into_iter()
+        .filter(|kind| kind.before != Before::Expired)
+        .filter(|kind| !kind.shows_late() || kind.change == Change::Expire)
+        .collect();
     bench.race(async |scene, round| {
-        let at_most = match patience.get() {
-            Some(at_most) => at_most,
-            None => {
-                let wakes = wakes(&scene.store).await?;
-                let at_most = if wakes { LONG } else { Duration::from_millis(5) };
-                patience.set(Some(at_most));
-                at_most
-            }
-        };
-        let key = format!("{round}").into_bytes();
-        let seen: Option<&'static [u8]> = if round % 3 == 0 { None } else { Some(b"1") };
-        if let Some(seen) = seen {
-            scene.store.set(&key, seen, None).await?;
+        if round == 0 {
+            handles.replace(scene.handles(2).await?);
         }
-        let began = Instant::now();
-        at_once(scene.handles(3).await?, |number, kv| {
+        // Two waiters and, a few turns later or sooner, the one change.
+        let (first, second) = (handles.borrow()[0].clone(), handles.borrow()[1].clone());
+        let kind = kinds[usize::try_from(round).unwrap_or(0) % kinds.len()];
+        let key = format!("{round}").into_bytes();
+        kind.prepare(&first, &key).await?;
+        let callers = if round % 2 == 0 { [&first, &second, &second] } else { [&first; 3] };
+        at_once(callers.map(Clone::clone), |number, kv| {
             let key = key.clone();
             async move {
                 if number > 0 {
-                    return change(&kv, &key, seen, round + u32::try_from(number).unwrap_or(0))
-                        .await;
+                    let hear = async {
+                        while kv.get(&key).await?.as_deref() == kind.before.seen() {
+                            kv.wait_for_change(&key, kind.before.seen(), FOREVER).await;
+                        }
+                        Ok(())
+                    };
+                    let slept = |_| Violation::new(format!("a waiter slept through {kind:?}"));
+                    return timeout(HEARD, hear).await.map_err(slept)?;
                 }
-                while kv.get(&key).await?.as_deref() == seen {
-                    kv.wait_for_change(&key, seen, at_most).await;
+                for _ in 0..round % 7 {
+                    tokio::task::yield_now().await;
                 }
-                Ok(())
+                kind.make(&kv, &key).await
             }
         })
         .await?;
-        let waited = began.elapsed();
-        ensure!(waited < LONG, "a waiter slept through a change: {waited:?} went by");
         Ok(())
     })
 }
 
-/// Changes the value for good, in one of several ways.
-async fn change<S: KvStore>(
-    kv: &Handle<S>,
-    key: &[u8],
-    seen: Option<&[u8]>,
-    way: u32,
-) -> Result<(), Violation> {
-    match (seen, way % 5) {
-        (Some(seen), 0) => drop(kv.compare_and_set(key, seen, b"8", None).await?),
-        (Some(seen), 1) => drop(kv.compare_and_delete(key, seen).await?),
-        (Some(_), 2) => drop(kv.delete(key).await?),
-        (Some(_), 3) => drop(kv.expire(key, Duration::from_millis(20)).await?),
-        (None, 0) => drop(kv.set_nx(key, b"8", None).await?),
-        (None, 1) => kv.mset(&[(key, b"8")], None).await?,
-        (None, 2) => drop(kv.incr(key, 7, None).await?),
-        (Some(_) | None, _) => kv.set(key, b"8", None).await?,
+/// Where the value differs from the beginning, nobody sleeps.
+async fn sees_what_differs<H: Harness>(scene: &mut Scene<'_, H>) -> Result<(), Violation> {
+    type Seen = Option<&'static [u8]>;
+    const DIFFER: [(Seen, Seen); 12] = [
+        (None, Some(b"v")),
+        (None, Some(b"")),
+        (Some(b"v"), None),
+        (Some(b""), None),
+        (Some(b""), Some(b"v")),
+        (Some(b"v"), Some(b"")),
+        (Some(b"value"), Some(b"val")),
+        (Some(b"val"), Some(b"value")),
+        (Some(b"value"), Some(b"Value")),
+        (Some(b"\xff"), Some(b"\xfe")),
+        (Some(b"1"), Some(b"01")),
+        (Some(b"v\0"), Some(b"v")),
+    ];
+    let kv = scene.handles(1).await?.remove(0);
+    let expired = (b"expired".to_vec(), None, Some(&b"v"[..]));
+    kv.set(&expired.0, b"v", Some(Duration::from_millis(1))).await?;
+    let mut cases = vec![expired];
+    for (number, (found, seen)) in DIFFER.into_iter().enumerate() {
+        let key = format!("differs {number}").into_bytes();
+        if let Some(found) = found {
+            kv.set(&key, found, None).await?;
+        }
+        cases.push((key, found, seen));
+    }
+    scene.elapse(Duration::from_millis(30)).await;
+    let mut waits = JoinSet::new();
+    for (key, found, seen) in cases {
+        let kv = kv.clone();
+        waits.spawn(async move {
+            let wait = kv.wait_for_change(&key, seen, FOREVER);
+            let (found, seen) = (found.map(<[u8]>::escape_ascii), seen.map(<[u8]>::escape_ascii));
+            let (found, seen) = (found.map(|f| f.to_string()), seen.map(|s| s.to_string()));
+            timeout(HEARD, wait).await.map_err(|_| {
+                Violation::new(format!("a waiter that saw {seen:?} sleeps, and there is {found:?}"))
+            })
+        });
+    }
+    while let Some(waited) = waits.join_next().await {
+        waited??;
     }
     Ok(())
 }

@@ -207,7 +207,7 @@ impl Mutant {
 pub(crate) fn mutant<D: Defect + Default>(law: &'static str, wrong: &'static str) -> Mutant {
     let law = Law::named(law).unwrap_or_else(|| panic!("there is no law `{law}`"));
     let path = std::any::type_name::<D>();
-    // Of a generic defect, the name is that of its parameter.
+    // Where a defect is generic, its parameter tells what is wrong.
     let name = path.rsplit_once("::").map_or(path, |(_, name)| name).trim_end_matches('>');
     let defect = || Arc::new(D::default()) as Arc<dyn Defect>;
     Mutant { law, name, wrong, defect, lie: Lie::None, case_timeout: Duration::from_secs(20) }

@@ -1,3 +1,6 @@
+mod dropped;
+mod wire;
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +15,7 @@ use super::defect::{Ttl, defect, defects, gap};
 pub(super) fn mutants() -> Vec<Mutant> {
     let linearizable = "concurrency::linearizable";
     let cancel = "concurrency::cancel_is_all_or_nothing";
-    vec![
+    let mut mutants = vec![
         mutant::<IncrHasGap>(linearizable, "an increment is a read and a later write"),
         mutant::<StaleReplica>(linearizable, "reads go to a replica that lags behind"),
         mutant::<DropsUnderLoad>(linearizable, "a write is dropped, as `Ok`, while another runs"),
@@ -49,7 +52,9 @@ pub(super) fn mutants() -> Vec<Mutant> {
             "concurrency::one_delete_wins",
             "`delete` looks first and deletes then",
         ),
-    ]
+    ];
+    mutants.extend(dropped::mutants());
+    mutants
 }
 
 /// What the replica has of each key.

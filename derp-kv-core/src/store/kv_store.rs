@@ -50,6 +50,8 @@ use crate::store::observer::Observer;
 /// * `concurrency::linearizable`: operations on one key are linearizable.
 /// * `concurrency::cancel_is_all_or_nothing`: a dropped future leaves a single-key operation
 ///   wholly applied or not applied, and never harms a later call.
+/// * `concurrency::dropped_calls_hold_nothing`: after any number of dropped futures the store
+///   serves as before: none keeps a connection, a permit or a lock.
 /// * `concurrency::lets_others_run`: a loop of operations lets the other tasks of its thread run: an
 ///   operation that never waits takes part in tokio's cooperative budget.
 /// * `errors::never_show_values`: no error shows a value.
@@ -525,8 +527,12 @@ pub trait KvStore: fmt::Debug + Send + Sync + 'static {
     /// `at_most`.
     ///
     /// * `wait::returns_in_time`: it returns by `at_most`, and the key is unharmed.
+    /// * `wait::takes_any_bound`: `at_most` may be anything from zero to [`Duration::MAX`].
     /// * `wait::loses_no_change`: where the value already differs, or comes to differ, it does
     ///   not sleep the whole of a long `at_most`, unless the backend only polls.
+    /// * `wait::hears_each_kind_of_change`: so it is whichever operation, of whichever handle,
+    ///   changes the value, and where the key expires; and so it is each time.
+    /// * `wait::wakes_every_waiter`: a change wakes all who wait for it.
     ///
     /// It may return early for no reason, so look again after it. The default sleeps for
     /// `at_most`: correct, as long as callers pass their polling interval.
