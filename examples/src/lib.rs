@@ -1,4 +1,5 @@
-//! A checkout service on derp-kv, and a backend on redb as a third party would write it.
+//! A checkout service on derp-kv, and backends on redb and PostgreSQL as a third party would write
+//! them.
 
 pub mod app;
 pub mod config;
@@ -6,6 +7,7 @@ pub mod database;
 pub mod error;
 mod limit;
 mod orders;
+pub mod postgres_store;
 mod products;
 pub mod redb_store;
 mod user;
