@@ -98,11 +98,11 @@ impl PostgresStore {
     /// [`AccessDenied`](ErrorKind::AccessDenied) for a wrong user or password or where the table is
     /// missing and may not be made, [`Unavailable`](ErrorKind::Unavailable) where nobody answers.
     pub async fn connect(config: PostgresConfig, runtime: Handle) -> Result<Self> {
-        let lane = |_| Arc::new(Lane::new(config.clone(), runtime.clone()));
+        let changes = Arc::new(Changes::new());
+        let lane = |_| Arc::new(Lane::new(config.clone(), runtime.clone(), changes.clone()));
         let lanes: Vec<_> = (0..config.connections.max(1)).map(lane).collect();
         let opened = try_join_all(lanes.iter().map(|lane| lane.open())).await;
         opened.map_err(|error| error.with_operation(Operation::Connect))?;
-        let changes = Arc::new(Changes::new());
         let listener = runtime.spawn(changes.clone().follow(config)).abort_handle();
         let shared = Arc::new(Shared { lanes, changes, runtime, listener });
         Ok(Self { shared, flights: Flights::new() })
@@ -122,7 +122,8 @@ impl PostgresStore {
         params: Vec<Param>,
     ) -> Result<Option<Row>> {
         let lane = &self.shared.lanes[self.lane(key)];
-        let rows = lane.call(sql, params, operation.writes()).await;
+        let buckets = if operation.writes() { vec![hash(key) % BUCKETS] } else { Vec::new() };
+        let rows = lane.call(sql, params, buckets).await;
         Ok(rows.map_err(|error| error.with_operation(operation))?.pop())
     }
 
@@ -152,8 +153,10 @@ impl PostgresStore {
         }
         let several = parts.len() > 1;
         let calls = parts.into_iter().map(|(lane, items, _)| {
-            let params = params(items);
-            async move { self.shared.lanes[lane].call(sql, params, operation.writes()).await }
+            let groups = items.iter().map(|(key, _)| hash(key) % BUCKETS);
+            let groups: BTreeSet<_> = groups.filter(|_| operation.writes()).collect();
+            let (params, groups) = (params(items), groups.into_iter().collect());
+            async move { self.shared.lanes[lane].call(sql, params, groups).await }
         });
         let mut rows = Vec::new();
         for answer in join_all(calls).await {
@@ -176,7 +179,7 @@ impl PostgresStore {
         let sql = if end.is_some() { sql::SCAN } else { sql::SCAN_TO_END };
         params.extend(end.map(|end| Box::new(end) as Param));
         params.push(Box::new(PAGE));
-        let rows = self.shared.lanes[0].call(sql, params, false).await;
+        let rows = self.shared.lanes[0].call(sql, params, Vec::new()).await;
         let rows = rows.map_err(|error| error.with_operation(Operation::Scan))?;
         let full = i64::try_from(rows.len()).is_ok_and(|rows| rows == PAGE);
         let last = rows.last().filter(|_| full).map(|row| row.get::<_, &[u8]>(0));
@@ -193,21 +196,8 @@ fn hash(key: &[u8]) -> u64 {
     key.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
-fn bucket(key: &[u8]) -> String {
-    (hash(key) % BUCKETS).to_string()
-}
-
-fn buckets(items: &Items<'_>) -> Param {
-    let buckets: BTreeSet<_> = items.iter().map(|(key, _)| bucket(key)).collect();
-    Box::new(buckets.into_iter().collect::<Vec<_>>())
-}
-
 fn bytes(bytes: &[u8]) -> Param {
     Box::new(bytes.to_vec())
-}
-
-fn text(text: String) -> Param {
-    Box::new(text)
 }
 
 fn millis(ttl: Option<Ttl>) -> Param {
@@ -289,7 +279,7 @@ impl KvStore for PostgresStore {
     async fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
         let ttl = named(Operation::Set, Ttl::optional(ttl))?;
         named(Operation::Set, check(key, &[value]))?;
-        let params = vec![bytes(key), bytes(value), millis(ttl), text(bucket(key))];
+        let params = vec![bytes(key), bytes(value), millis(ttl)];
         self.one(Operation::Set, key, sql::SET, params).await.map(drop)
     }
 
@@ -300,21 +290,21 @@ impl KvStore for PostgresStore {
         let items = items.iter().copied().collect();
         let params = |items: Items<'_>| {
             let values: Vec<_> = items.iter().map(|(_, value)| value.to_vec()).collect();
-            vec![keys(&items), Box::new(values), millis(ttl), buckets(&items)]
+            vec![keys(&items), Box::new(values), millis(ttl)]
         };
         self.batch(Operation::Mset, items, sql::MSET, params).await.map(drop)
     }
 
     async fn delete(&self, key: &[u8]) -> Result<bool> {
         named(Operation::Delete, check(key, &[]))?;
-        let params = vec![bytes(key), text(bucket(key))];
-        Ok(self.one(Operation::Delete, key, sql::DELETE, params).await?.is_some())
+        let row = self.one(Operation::Delete, key, sql::DELETE, vec![bytes(key)]).await?;
+        Ok(row.is_some_and(|row| row.get(0)))
     }
 
     async fn delete_many(&self, all: &[&[u8]]) -> Result<u64> {
         named(Operation::DeleteMany, all.iter().try_for_each(|key| check(key, &[])))?;
         let items = all.iter().map(|key| (*key, &[][..])).collect();
-        let params = |items: Items<'_>| vec![keys(&items), buckets(&items)];
+        let params = |items: Items<'_>| vec![keys(&items)];
         let rows = self.batch(Operation::DeleteMany, items, sql::DELETE_MANY, params).await?;
         Ok(rows.iter().map(|row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(0)).sum())
     }
@@ -322,21 +312,21 @@ impl KvStore for PostgresStore {
     async fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
         let ttl = named(Operation::Expire, Ttl::new(ttl))?;
         named(Operation::Expire, check(key, &[]))?;
-        let params = vec![bytes(key), millis(Some(ttl)), text(bucket(key))];
+        let params = vec![bytes(key), millis(Some(ttl))];
         Ok(self.one(Operation::Expire, key, sql::EXPIRE, params).await?.is_some())
     }
 
     async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {
         let ttl = named(Operation::SetNx, Ttl::optional(ttl))?;
         named(Operation::SetNx, check(key, &[value]))?;
-        let params = vec![bytes(key), bytes(value), millis(ttl), text(bucket(key))];
+        let params = vec![bytes(key), bytes(value), millis(ttl)];
         Ok(self.one(Operation::SetNx, key, sql::SET_NX, params).await?.is_some())
     }
 
     async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
         let ttl = named(Operation::Incr, Ttl::optional(ttl))?;
         named(Operation::Incr, check(key, &[]))?;
-        let params = vec![bytes(key), Box::new(by), millis(ttl), text(bucket(key))];
+        let params = vec![bytes(key), Box::new(by), millis(ttl)];
         let row = self.one(Operation::Incr, key, sql::INCR, params).await?;
         let refused = "the value is not a decimal i64, or the sum would leave its range";
         let row = row.ok_or_else(|| Error::new(ErrorKind::NotAnInteger, refused));
@@ -354,15 +344,14 @@ impl KvStore for PostgresStore {
         const CALL: Operation = Operation::CompareAndSet;
         let ttl = named(CALL, Ttl::optional(ttl))?;
         named(CALL, check(key, &[expected, value]))?;
-        let params =
-            vec![bytes(key), bytes(expected), bytes(value), millis(ttl), text(bucket(key))];
+        let params = vec![bytes(key), bytes(expected), bytes(value), millis(ttl)];
         Ok(self.one(CALL, key, sql::COMPARE_AND_SET, params).await?.is_some())
     }
 
     async fn compare_and_delete(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
         const CALL: Operation = Operation::CompareAndDelete;
         named(CALL, check(key, &[expected]))?;
-        let params = vec![bytes(key), bytes(expected), text(bucket(key))];
+        let params = vec![bytes(key), bytes(expected)];
         Ok(self.one(CALL, key, sql::COMPARE_AND_DELETE, params).await?.is_some())
     }
 

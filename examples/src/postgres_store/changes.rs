@@ -1,14 +1,17 @@
 //! Who waits for a key to change, and how it is told.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeSet;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::select;
 use futures_util::{StreamExt, stream};
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
-use tokio_postgres::{AsyncMessage, NoTls};
+use tokio::time::{interval, sleep, timeout};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 use super::{PostgresConfig, sql};
 
@@ -22,15 +25,23 @@ pub(super) const POLL: Duration = Duration::from_millis(50);
 /// How often what has expired is cleared away.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 
+/// What this process knows of changes, its own and those of others.
+///
+/// A change of our own wakes our waiters at once, and is told to other processes over the
+/// connection on which we hear of theirs: all that gathered since the last time in one statement.
+/// Should this process end between a write and its telling, the others see it a second later.
 pub(super) struct Changes {
     buckets: Vec<Notify>,
     listening: AtomicBool,
+    untold: Mutex<BTreeSet<u64>>,
+    to_tell: Notify,
 }
 
 impl Changes {
     pub(super) fn new() -> Self {
         let buckets = (0..BUCKETS).map(|_| Notify::new()).collect();
-        Self { buckets, listening: AtomicBool::new(false) }
+        let (untold, to_tell) = (Mutex::default(), Notify::new());
+        Self { buckets, listening: AtomicBool::new(false), untold, to_tell }
     }
 
     pub(super) fn of(&self, bucket: u64) -> &Notify {
@@ -48,46 +59,79 @@ impl Changes {
         self.buckets.iter().for_each(Notify::notify_waiters);
     }
 
-    fn tell(&self, message: &AsyncMessage) {
-        if let AsyncMessage::Notification(notification) = message {
-            match notification.payload().parse() {
-                Ok(bucket) => self.of(bucket).notify_waiters(),
-                // Not one of ours, and no reason to sleep through anything.
-                Err(_) => self.buckets.iter().for_each(Notify::notify_waiters),
-            }
+    /// Tells everybody that keys in these groups have changed, or may have.
+    pub(super) fn tell(&self, buckets: Vec<u64>) {
+        if !buckets.is_empty() {
+            buckets.iter().for_each(|bucket| self.of(*bucket).notify_waiters());
+            self.untold.lock().unwrap_or_else(PoisonError::into_inner).extend(buckets);
+            self.to_tell.notify_one();
         }
     }
 
-    /// Listens on a connection of its own and sweeps over it, for ever. A lost connection wakes all
-    /// waiters, and is opened again.
+    fn hear(&self, message: &AsyncMessage, own: i32) {
+        if let AsyncMessage::Notification(told) = message
+            && told.process_id() != own
+            && let Ok(bucket) = told.payload().parse()
+        {
+            self.of(bucket).notify_waiters();
+        }
+    }
+
+    /// Listens on a connection of its own for ever, and tells and sweeps over it. A lost connection
+    /// wakes all waiters, and is opened again.
     pub(super) async fn follow(self: Arc<Self>, config: PostgresConfig) {
         loop {
             let connected = timeout(config.op_timeout, config.server.connect(NoTls)).await;
             if let Ok(Ok((client, mut connection))) = connected {
-                let messages = stream::poll_fn(move |cx| connection.poll_message(cx));
-                let heard = messages
+                let own = AtomicI32::new(0);
+                let hear = stream::poll_fn(move |cx| connection.poll_message(cx))
                     .take_while(|message| std::future::ready(message.is_ok()))
-                    .for_each(|message| {
-                        message.iter().for_each(|message| self.tell(message));
-                        std::future::ready(())
+                    .for_each(async |message| {
+                        message
+                            .iter()
+                            .for_each(|message| self.hear(message, own.load(Ordering::SeqCst)));
                     });
-                let work = async {
-                    client.batch_execute(sql::SESSION).await?;
-                    client.batch_execute(sql::LISTEN).await?;
-                    self.set_heard(true);
-                    loop {
-                        sleep(SWEEP_EVERY).await;
-                        // One that fails for a reason of its own is tried again.
-                        let swept = timeout(config.op_timeout, client.execute(sql::SWEEP, &[]));
-                        if swept.await.is_err() || client.is_closed() {
-                            return Ok::<_, tokio_postgres::Error>(());
-                        }
-                    }
-                };
-                select(Box::pin(heard), Box::pin(work)).await;
+                let work = self.work(&config, &client, &own);
+                select(pin!(hear), pin!(work)).await;
                 self.set_heard(false);
             }
             sleep(POLL).await;
         }
+    }
+
+    /// Ends with the connection.
+    async fn work(&self, config: &PostgresConfig, client: &Client, own: &AtomicI32) -> Option<()> {
+        let begin = async {
+            client.batch_execute(sql::SESSION).await?;
+            let me = client.query_one(sql::LISTENER, &[]).await?;
+            own.store(me.get(0), Ordering::SeqCst);
+            client.batch_execute(sql::LISTEN).await?;
+            Ok::<_, tokio_postgres::Error>((
+                client.prepare(sql::TELL).await?,
+                client.prepare(sql::SWEEP).await?,
+            ))
+        };
+        let (tell, sweep) = timeout(config.op_timeout, begin).await.ok()?.ok()?;
+        self.set_heard(true);
+        self.to_tell.notify_one(); // what the connection before this one did not come to
+        let mut sweeps = interval(SWEEP_EVERY);
+        while !client.is_closed() {
+            tokio::select! {
+                () = self.to_tell.notified() => {
+                    let untold = || self.untold.lock().unwrap_or_else(PoisonError::into_inner);
+                    let buckets = std::mem::take(&mut *untold());
+                    let names: Vec<_> = buckets.iter().map(u64::to_string).collect();
+                    let params: [&(dyn ToSql + Sync); 1] = [&names];
+                    let telling = client.execute(&tell, &params);
+                    if !matches!(timeout(config.op_timeout, telling).await, Ok(Ok(_))) {
+                        untold().extend(buckets);
+                        return None;
+                    }
+                }
+                // One that fails, for want of a right to delete say, is tried again.
+                _ = sweeps.tick() => drop(timeout(config.op_timeout, client.execute(&sweep, &[])).await.ok()?),
+            }
+        }
+        None
     }
 }

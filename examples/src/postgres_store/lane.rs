@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Row, Statement};
 
 use super::PostgresConfig;
+use super::changes::Changes;
 use super::failure::{failed, too_late, unavailable};
 use super::sql;
 
@@ -34,6 +36,7 @@ const GRACE: Duration = Duration::from_secs(1);
 pub(super) struct Lane {
     config: PostgresConfig,
     runtime: Handle,
+    changes: Arc<Changes>,
     wire: Mutex<Option<Arc<Wire>>>,
     opening: tokio::sync::Mutex<()>,
 }
@@ -50,44 +53,51 @@ pub(super) struct Wire {
 struct Session(i32, String);
 
 impl Lane {
-    pub(super) fn new(config: PostgresConfig, runtime: Handle) -> Self {
-        Self { config, runtime, wire: Mutex::default(), opening: tokio::sync::Mutex::default() }
+    pub(super) fn new(config: PostgresConfig, runtime: Handle, changes: Arc<Changes>) -> Self {
+        let (wire, opening) = (Mutex::default(), tokio::sync::Mutex::default());
+        Self { config, runtime, changes, wire, opening }
     }
 
-    /// Runs a statement of [`sql::PREPARED`]. `writes` says what a lost answer means.
+    /// Runs a statement of [`sql::PREPARED`], which changes keys of `buckets`, or only reads.
     pub(super) async fn call(
         self: &Arc<Self>,
         sql: &'static str,
         params: Vec<Param>,
-        writes: bool,
+        buckets: Vec<u64>,
     ) -> Result<Vec<Row>> {
+        let writes = !buckets.is_empty();
         let wire = match self.open_wire() {
             Some(wire) => wire,
             None => self.open().await?,
         };
         let patience = self.config.op_timeout + GRACE;
-        let driver = wire.driver.clone();
-        let mut answer = Box::pin(async move { wire.run(sql, params).await });
+        let (driver, changes) = (wire.driver.clone(), self.changes.clone());
+        let mut answer = Box::pin(async move {
+            let answer = wire.run(sql, params).await;
+            // An answer that was lost leaves open what has changed.
+            if !matches!(answer, Ok((_, 0))) {
+                changes.tell(buckets);
+            }
+            answer
+        });
         // The first poll hands the statement to the connection, before anything is awaited: a call
         // is dropped either before it and does nothing, or its place in the order is fixed.
-        let first = poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await;
-        let answered = match first {
+        let answered = match poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
             Poll::Ready(answered) => answered,
             // The rest is read in the background: an answer that nobody reads would hold up the
             // answers behind it, where its caller went away or is not polled.
             Poll::Pending => {
-                let waiting = async move { timeout(patience, answer).await };
-                let Ok(in_time) = self.runtime.spawn(waiting).await else {
+                let reading = self.runtime.spawn(async move {
+                    // Where the server is silent, whoever calls next gets a new connection.
+                    timeout(patience, answer).await.inspect_err(|_| driver.abort())
+                });
+                let Ok(answered) = reading.await else {
                     return Err(unavailable("the store's runtime is gone", writes));
                 };
-                in_time.map_err(|_| {
-                    // Whoever calls next gets a new connection, and this one's session is ended.
-                    driver.abort();
-                    too_late(writes)
-                })?
+                answered.map_err(|_| too_late(writes))?
             }
         };
-        answered.map_err(|error| failed(error, writes))
+        answered.map(|(rows, _)| rows).map_err(|error| failed(error, writes))
     }
 
     fn open_wire(&self) -> Option<Arc<Wire>> {
@@ -144,11 +154,14 @@ impl Wire {
         Ok(Self { client, prepared, session: Session(me.get(0), me.get(1)), driver })
     }
 
+    /// The rows of the answer, and how many rows were changed or read.
     async fn run(
         &self,
         sql: &'static str,
         params: Vec<Param>,
-    ) -> Result<Vec<Row>, tokio_postgres::Error> {
-        self.client.query_raw(&self.prepared[sql], params).await?.try_collect().await
+    ) -> Result<(Vec<Row>, u64), tokio_postgres::Error> {
+        let mut answer = pin!(self.client.query_raw(&self.prepared[sql], params).await?);
+        let rows = answer.as_mut().try_collect().await?;
+        Ok((rows, answer.rows_affected().unwrap_or(0)))
     }
 }

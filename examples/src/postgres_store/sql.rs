@@ -37,7 +37,15 @@ pub(super) const END: &str = "
     SELECT pg_terminate_backend(pid, $3::int8) FROM pg_stat_activity
     WHERE pid = $1 AND extract(epoch FROM backend_start)::text = $2";
 
+/// Hears of changes, and answers which process of the server hears.
 pub(super) const LISTEN: &str = "LISTEN derp_kv";
+pub(super) const LISTENER: &str = "SELECT pg_backend_pid()";
+
+/// Tells other processes of changes, after the commit and in a transaction of its own: one that
+/// notifies commits alone in the whole server, and one that also wrote would let all others wait
+/// for the disk behind it.
+pub(super) const TELL: &str =
+    "SELECT pg_notify('derp_kv', bucket) FROM unnest($1::text[]) AS bucket";
 
 /// Removes rows that are dead, and skips what somebody works on. Each is looked at again under its
 /// lock. `now()` is older than the lock, so what was dead then is dead; the index can use it.
@@ -89,38 +97,30 @@ pub(super) const SCAN_TO_END: &str = "
     WHERE key >= $1 ORDER BY key LIMIT $2";
 
 pub(super) const SET: &str = concat!(
-    "WITH changed AS (
-        INSERT INTO derp_kv VALUES ($1, $2, ",
+    "INSERT INTO derp_kv VALUES ($1, $2, ",
     end!("$3"),
     ")
-        ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires_at = ",
-    end!("$3"),
-    " RETURNING key)
-    SELECT pg_notify('derp_kv', $4) FROM changed"
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires_at = ",
+    end!("$3")
 );
 
 /// The rows are locked in the order of their keys, as by every batch: two that race wait for each
 /// other in one direction only. A key may stand in it once.
 pub(super) const MSET: &str = concat!(
-    "WITH changed AS (
-        INSERT INTO derp_kv SELECT key, value, ",
+    "INSERT INTO derp_kv SELECT key, value, ",
     end!("$3"),
     " FROM unnest($1::bytea[], $2::bytea[]) AS item (key, value) ORDER BY key
-        ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires_at = ",
-    end!("$3"),
-    ")
-    SELECT pg_notify('derp_kv', bucket) FROM unnest($4::text[]) AS bucket"
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires_at = ",
+    end!("$3")
 );
 
 pub(super) const SET_NX: &str = concat!(
-    "WITH changed AS (
-        INSERT INTO derp_kv AS kv VALUES ($1, $2, ",
+    "INSERT INTO derp_kv AS kv VALUES ($1, $2, ",
     end!("$3"),
     ")
-        ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires_at = ",
+    ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires_at = ",
     end!("$3"),
-    " WHERE kv.expires_at <= clock_timestamp() RETURNING key)
-    SELECT pg_notify('derp_kv', $4) FROM changed"
+    " WHERE kv.expires_at <= clock_timestamp() RETURNING true"
 );
 
 /// Returns no row where the value is no counter, or the sum leaves the range. `encode` leaves digits
@@ -129,69 +129,58 @@ pub(super) const SET_NX: &str = concat!(
 /// `SET` reads the clock once for value and expiry: by two readings, a counter that ends between
 /// them would be the old one in the one column and a new one in the other.
 pub(super) const INCR: &str = concat!(
-    "WITH changed AS (
-        INSERT INTO derp_kv AS kv VALUES ($1, convert_to($2::int8::text, 'UTF8'), ",
+    "INSERT INTO derp_kv AS kv VALUES ($1, convert_to($2::int8::text, 'UTF8'), ",
     end!("$3"),
     ")
-        ON CONFLICT (key) DO UPDATE SET (value, expires_at) = (
-            SELECT
-                CASE WHEN kv.expires_at <= at THEN excluded.value
-                ELSE convert_to((encode(kv.value, 'escape')::int8 + $2::int8)::text, 'UTF8') END,
-                CASE WHEN kv.expires_at <= at THEN at + $3::int8 * interval '1 millisecond'
-                ELSE kv.expires_at END
-            FROM (SELECT clock_timestamp() AS at) AS clock)
-        WHERE kv.expires_at <= clock_timestamp() OR CASE
-            WHEN length(kv.value) > 20 THEN false
-            WHEN encode(kv.value, 'escape') !~ '^(0|-?[1-9][0-9]*)$' THEN false
-            ELSE encode(kv.value, 'escape')::numeric
-                    BETWEEN -9223372036854775808 AND 9223372036854775807
-                AND encode(kv.value, 'escape')::numeric + $2::int8
-                    BETWEEN -9223372036854775808 AND 9223372036854775807 END
-        RETURNING value, expires_at)
-    SELECT convert_from(value, 'UTF8')::int8, ",
-    left!(),
-    ", pg_notify('derp_kv', $4) FROM changed"
+    ON CONFLICT (key) DO UPDATE SET (value, expires_at) = (
+        SELECT
+            CASE WHEN kv.expires_at <= at THEN excluded.value
+            ELSE convert_to((encode(kv.value, 'escape')::int8 + $2::int8)::text, 'UTF8') END,
+            CASE WHEN kv.expires_at <= at THEN at + $3::int8 * interval '1 millisecond'
+            ELSE kv.expires_at END
+        FROM (SELECT clock_timestamp() AS at) AS clock)
+    WHERE kv.expires_at <= clock_timestamp() OR CASE
+        WHEN length(kv.value) > 20 THEN false
+        WHEN encode(kv.value, 'escape') !~ '^(0|-?[1-9][0-9]*)$' THEN false
+        ELSE encode(kv.value, 'escape')::numeric
+                BETWEEN -9223372036854775808 AND 9223372036854775807
+            AND encode(kv.value, 'escape')::numeric + $2::int8
+                BETWEEN -9223372036854775808 AND 9223372036854775807 END
+    RETURNING convert_from(value, 'UTF8')::int8, ",
+    left!()
 );
 
 pub(super) const COMPARE_AND_SET: &str = concat!(
     "WITH locked AS MATERIALIZED (
-        SELECT key, value, expires_at FROM derp_kv WHERE key = $1 FOR UPDATE),
-    changed AS (
-        UPDATE derp_kv kv SET value = $3, expires_at = ",
+        SELECT key, value, expires_at FROM derp_kv WHERE key = $1 FOR UPDATE)
+    UPDATE derp_kv kv SET value = $3, expires_at = ",
     end!("$4"),
     " FROM locked WHERE kv.key = locked.key AND locked.value = $2
-            AND (locked.expires_at IS NULL OR locked.expires_at > clock_timestamp())
-        RETURNING kv.key)
-    SELECT pg_notify('derp_kv', $5) FROM changed"
+        AND (locked.expires_at IS NULL OR locked.expires_at > clock_timestamp())
+    RETURNING true"
 );
 
 pub(super) const EXPIRE: &str = concat!(
     "WITH locked AS MATERIALIZED (
-        SELECT key, expires_at FROM derp_kv WHERE key = $1 FOR UPDATE),
-    changed AS (
-        UPDATE derp_kv kv SET expires_at = ",
+        SELECT key, expires_at FROM derp_kv WHERE key = $1 FOR UPDATE)
+    UPDATE derp_kv kv SET expires_at = ",
     end!("$2"),
     " FROM locked WHERE kv.key = locked.key
-            AND (locked.expires_at IS NULL OR locked.expires_at > clock_timestamp())
-        RETURNING kv.key)
-    SELECT pg_notify('derp_kv', $3) FROM changed"
+        AND (locked.expires_at IS NULL OR locked.expires_at > clock_timestamp())
+    RETURNING true"
 );
 
-/// What `RETURNING` evaluates is the row as it was when it was locked and deleted.
+/// The row goes, dead or not. What `RETURNING` evaluates is the row that was locked and deleted.
 pub(super) const DELETE: &str = "
-    WITH gone AS (
-        DELETE FROM derp_kv WHERE key = $1
-        RETURNING expires_at IS NULL OR expires_at > clock_timestamp() AS live)
-    SELECT pg_notify('derp_kv', $2) FROM gone WHERE live";
+    DELETE FROM derp_kv WHERE key = $1
+    RETURNING expires_at IS NULL OR expires_at > clock_timestamp()";
 
 pub(super) const COMPARE_AND_DELETE: &str = "
     WITH locked AS MATERIALIZED (
-        SELECT key, value, expires_at FROM derp_kv WHERE key = $1 FOR UPDATE),
-    gone AS (
-        DELETE FROM derp_kv kv USING locked WHERE kv.key = locked.key AND locked.value = $2
-            AND (locked.expires_at IS NULL OR locked.expires_at > clock_timestamp())
-        RETURNING kv.key)
-    SELECT pg_notify('derp_kv', $3) FROM gone";
+        SELECT key, value, expires_at FROM derp_kv WHERE key = $1 FOR UPDATE)
+    DELETE FROM derp_kv kv USING locked WHERE kv.key = locked.key AND locked.value = $2
+        AND (locked.expires_at IS NULL OR locked.expires_at > clock_timestamp())
+    RETURNING true";
 
 /// A plain `DELETE` would lock the rows in the order in which it happens to find them.
 pub(super) const DELETE_MANY: &str = "
@@ -200,8 +189,7 @@ pub(super) const DELETE_MANY: &str = "
     gone AS (
         DELETE FROM derp_kv kv USING locked WHERE kv.key = locked.key
         RETURNING kv.expires_at IS NULL OR kv.expires_at > clock_timestamp() AS live)
-    SELECT (SELECT count(*) FROM gone WHERE live), count(pg_notify('derp_kv', bucket)::text)
-    FROM unnest($2::text[]) AS bucket";
+    SELECT count(*) FILTER (WHERE live) FROM gone";
 
 /// What each connection prepares.
 pub(super) const PREPARED: [&str; 14] = [

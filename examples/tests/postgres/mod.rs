@@ -100,7 +100,6 @@ impl Server {
             // What a power cut leaves is not what is tested here.
             "fsync=off",
             "full_page_writes=off",
-            "synchronous_commit=off",
         ];
         for setting in settings {
             command.args(["-c", setting]);
@@ -120,7 +119,7 @@ impl Server {
             if child.try_wait().map_err(cannot)?.is_some() {
                 return Err(fs::read_to_string(&log).unwrap_or_default());
             }
-            if config(self.port).connect(NoTls).await.is_ok() {
+            if server_config(self.port).connect(NoTls).await.is_ok() {
                 return Ok(());
             }
             if Instant::now() > give_up {
@@ -148,7 +147,7 @@ impl Server {
     }
 
     pub(crate) fn config(&self) -> PostgresConfig {
-        PostgresConfig::new(config(self.port))
+        PostgresConfig::new(server_config(self.port))
     }
 }
 
@@ -189,7 +188,7 @@ pub(crate) async fn operator(config: &PostgresConfig) -> Client {
     client
 }
 
-fn config(port: u16) -> tokio_postgres::Config {
+pub(crate) fn server_config(port: u16) -> tokio_postgres::Config {
     let mut config = tokio_postgres::Config::new();
     config.host("127.0.0.1").port(port).user("derp").dbname("postgres");
     config

@@ -1,0 +1,493 @@
+//! The backend on PostgreSQL: dropped calls, lost connections, the order of locks, and the clock.
+
+mod postgres;
+
+use std::collections::HashSet;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use derp_kv_core::{Error, ErrorKind, Expiry, KvStore};
+use derp_kv_examples::postgres_store::{PostgresConfig, PostgresStore};
+use derp_kv_valkey::test_server::{Fault, Proxy};
+use futures_util::TryStreamExt;
+use futures_util::future::join_all;
+use postgres::{Server, open, operator, shared};
+use tokio::time::{sleep, timeout};
+use tokio_postgres::Client;
+
+const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
+/// Longer than anything takes on a starved machine.
+const LONG: Duration = Duration::from_secs(30);
+
+/// A store with other settings than the shared ones, and its settings.
+async fn with(change: impl FnOnce(&mut PostgresConfig)) -> (PostgresStore, PostgresConfig) {
+    let (mut config, runtime) = shared().expect("a server");
+    change(&mut config);
+    (PostgresStore::connect(config.clone(), runtime).await.expect("a store"), config)
+}
+
+/// Polls a call so often, and drops it.
+async fn drop_after(polls: u32, call: impl Future) {
+    let (mut call, mut polls) = (pin!(call), polls);
+    poll_fn(|cx| {
+        while polls > 0 {
+            polls -= 1;
+            if call.as_mut().poll(cx).is_ready() {
+                break;
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// Waits until `count` sessions wait for a lock.
+async fn until_locked(operator: &Client, name: &str, count: i64) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE application_name = $1 AND wait_event_type = 'Lock'";
+    while operator.query_one(waiting, &[&name]).await.unwrap().get::<_, i64>(0) < count {
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn value(kv: &PostgresStore, key: &[u8]) -> Option<Bytes> {
+    kv.get(key).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_write_never_lands_behind_a_later_one() {
+    let kv = open().await;
+    for round in 0..60 {
+        for (number, write) in
+            ["set", "mset", "incr", "nx", "expire", "cas", "delete", "cad", "many"]
+                .into_iter()
+                .enumerate()
+        {
+            let key = format!("dropped:{write}:{round}").into_bytes();
+            let other = format!("dropped:other:{round}").into_bytes();
+            if write != "nx" {
+                kv.set(&key, b"1", None).await.unwrap();
+            }
+            let polls = 1 + round % 3;
+            match number {
+                0 => drop_after(polls, kv.set(&key, b"2", HOUR)).await,
+                1 => drop_after(polls, kv.mset(&[(&key, b"2"), (&other, b"2")], HOUR)).await,
+                2 => drop_after(polls, kv.incr(&key, 1, None)).await,
+                3 => drop_after(polls, kv.set_nx(&key, b"2", HOUR)).await,
+                4 => drop_after(polls, kv.expire(&key, Duration::from_secs(60))).await,
+                5 => drop_after(polls, kv.compare_and_set(&key, b"1", b"2", HOUR)).await,
+                6 => drop_after(polls, kv.delete(&key)).await,
+                7 => drop_after(polls, kv.compare_and_delete(&key, b"1")).await,
+                _ => drop_after(polls, kv.delete_many(&[&key, &other])).await,
+            }
+            // A read is a later call, too: what it sees stays so.
+            let seen = kv.get_with_ttl(&key).await.unwrap().map(|(value, _)| value);
+            kv.set(&key, b"later", None).await.unwrap();
+            for _ in 0..5 {
+                let found = kv.get_with_ttl(&key).await.unwrap();
+                let expected = Some((Bytes::from_static(b"later"), Expiry::Never));
+                assert_eq!(found, expected, "{write}, dropped after {polls} polls, round {round}");
+            }
+            // Polled once, it has been sent; and what has been sent is over before the read.
+            let applied = match number {
+                0 | 1 | 2 | 3 | 5 => Some(&b"2"[..]),
+                4 => Some(&b"1"[..]),
+                _ => None,
+            };
+            assert_eq!(seen.as_deref(), applied, "{write}, dropped after {polls} polls");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_was_never_polled_does_nothing() {
+    let kv = open().await;
+    drop(kv.set(b"unpolled", b"v", None));
+    drop_after(0, kv.set(b"unpolled", b"v", None)).await;
+    assert_eq!(value(&kv, b"unpolled").await, None);
+}
+
+#[tokio::test]
+async fn a_call_that_is_not_polled_holds_up_no_other() {
+    let (kv, _) = with(|config| config.connections = 1).await;
+    let large = vec![7; 8 * 1024 * 1024];
+    kv.set(b"large", &large, None).await.unwrap();
+    let mut unread = pin!(kv.get(b"large"));
+    poll_fn(|cx| Poll::Ready(assert!(unread.as_mut().poll(cx).is_pending()))).await;
+    for _ in 0..20 {
+        timeout(LONG, kv.set(b"small", b"v", None)).await.expect("in time").unwrap();
+    }
+    assert_eq!(unread.await.unwrap().unwrap(), large);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_connection_had_sent_never_lands_behind_a_later_write() {
+    let (config, runtime) = shared().unwrap();
+    let proxy = Proxy::start(config.server.get_ports()[0]).await.unwrap();
+    let mut over_proxy = PostgresConfig { connections: 1, ..config.clone() };
+    over_proxy.server = postgres::server_config(proxy.port());
+    over_proxy.server.application_name("lost");
+    let kv = PostgresStore::connect(over_proxy, runtime).await.unwrap();
+    kv.mset(&[(b"lost:a", b"1"), (b"lost:z", b"1")], None).await.unwrap();
+
+    let mut operator = operator(&config).await;
+    let locked = operator.transaction().await.unwrap();
+    let lock = "SELECT FROM derp_kv WHERE key = 'lost:a' FOR UPDATE";
+    locked.execute(lock, &[]).await.unwrap();
+    let sent = tokio::spawn({
+        let kv = kv.clone();
+        async move { kv.mset(&[(b"lost:a", b"old"), (b"lost:z", b"old")], None).await }
+    });
+    until_locked(locked.client(), "lost", 1).await;
+    proxy.cut_all();
+    let error = sent.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.may_have_applied() && error.is_transient());
+
+    // The server has not noticed, and still waits to write the old value.
+    kv.set(b"lost:z", b"new", None).await.unwrap();
+    locked.commit().await.unwrap();
+    kv.set(b"lost:a", b"new", None).await.unwrap();
+    for _ in 0..50 {
+        assert_eq!(value(&kv, b"lost:z").await.as_deref(), Some(&b"new"[..]));
+        assert_eq!(value(&kv, b"lost:a").await.as_deref(), Some(&b"new"[..]));
+        sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_told_as_unknown() {
+    let (config, runtime) = shared().unwrap();
+    let proxy = Proxy::start(config.server.get_ports()[0]).await.unwrap();
+    let over_proxy = PostgresConfig { server: postgres::server_config(proxy.port()), ..config };
+    let kv = PostgresStore::connect(over_proxy, runtime).await.unwrap();
+    kv.set(b"answer", b"0", None).await.unwrap();
+    for (fault, applied) in [(Fault::CutAfter, b"1"), (Fault::CutBefore, b"1")] {
+        let armed = proxy.arm(b"answer", fault);
+        let error = kv.incr(b"answer", 1, None).await.unwrap_err();
+        armed.fired().await.unwrap();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert!(error.may_have_applied(), "{error}");
+        // It was not sent again, and the next call has a connection.
+        assert_eq!(value(&kv, b"answer").await.as_deref(), Some(&applied[..]));
+    }
+    let armed = proxy.arm(b"answer", Fault::CutAfter);
+    let error = kv.get(b"answer").await.unwrap_err();
+    armed.fired().await.unwrap();
+    assert!(!error.may_have_applied(), "a read applies nothing: {error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_comes_back_is_used_again() {
+    let mut server = Server::start().await.unwrap();
+    let (_, runtime) = shared().unwrap();
+    let kv = PostgresStore::connect(server.config(), runtime).await.unwrap();
+    kv.set(b"kept", b"v", None).await.unwrap();
+    server.stop();
+    let began = Instant::now();
+    // The connections notice by themselves that they are closed.
+    while kv.get(b"kept").await.is_ok() {
+        assert!(began.elapsed() < LONG, "a stopped server answers");
+    }
+    for _ in 0..5 {
+        let error = kv.set(b"kept", b"w", None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
+    // Nothing tells of a change now: a waiter looks again and again.
+    kv.wait_for_change(b"kept", Some(b"v"), Duration::MAX).await;
+
+    server.start_again().await;
+    assert_eq!(value(&kv, b"kept").await.as_deref(), Some(&b"v"[..]));
+    let waiter = async {
+        while value(&kv, b"kept").await.as_deref() == Some(b"v") {
+            kv.wait_for_change(b"kept", Some(b"v"), Duration::MAX).await;
+        }
+    };
+    let writer = async {
+        sleep(Duration::from_millis(100)).await;
+        kv.set(b"kept", b"w", None).await.unwrap();
+    };
+    timeout(LONG, async { tokio::join!(waiter, writer) }).await.expect("it hears of the change");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_clock_is_read_behind_the_lock() {
+    let (kv, config) = with(|config| {
+        config.server.application_name("clock");
+        config.connections = 8;
+    })
+    .await;
+    let ttl = Duration::from_millis(400);
+    let calls = ["set", "mset", "nx", "incr", "cas", "cad", "delete", "many", "expire"];
+    let keys: Vec<_> = calls.iter().map(|call| format!("clock:{call}").into_bytes()).collect();
+    let items: Vec<(&[u8], &[u8])> = keys.iter().map(|key| (&key[..], &b"7"[..])).collect();
+    let mut operator = operator(&config).await;
+    let locked = operator.transaction().await.unwrap();
+    kv.mset(&items, Some(ttl)).await.unwrap();
+    let began = Instant::now();
+    let lock = "SELECT FROM derp_kv WHERE key >= 'clock:' AND key < 'clock;' FOR UPDATE";
+    locked.execute(lock, &[]).await.unwrap();
+    // Of each call the row is live when it begins, and dead when it gets the lock.
+    let play = async {
+        let short = Some(Duration::from_millis(300));
+        let key = |name: &str| format!("clock:{name}").into_bytes();
+        let [set, mset, nx, incr, cas, cad, delete, many, expire] = calls.map(|name| key(name));
+        let (items, gone) = ([(&mset[..], &b"8"[..])], [&many[..]]);
+        let (_, _, nx, counter, cas, cad, delete, many, expire) = tokio::try_join!(
+            kv.set(&set, b"8", short),
+            kv.mset(&items, short),
+            kv.set_nx(&nx, b"8", short),
+            kv.incr(&incr, 1, short),
+            kv.compare_and_set(&cas, b"7", b"8", None),
+            kv.compare_and_delete(&cad, b"7"),
+            kv.delete(&delete),
+            kv.delete_many(&gone),
+            kv.expire(&expire, LONG),
+        )?;
+        // What was given 300 ms behind the lock has them from there.
+        assert!(kv.exists(&set).await? && kv.exists(&mset).await?, "born dead");
+        assert_eq!((nx, counter.value), (true, 1), "an expired row is no key");
+        assert!(matches!(counter.expiry, Expiry::In(left) if left <= Duration::from_millis(300)));
+        assert_eq!((cas, cad, delete, many, expire), (false, false, false, 0, false));
+        Ok::<_, Error>(())
+    };
+    let release = async {
+        // Two calls may share a connection, and then the second is not sent to the lock yet.
+        until_locked(locked.client(), "clock", 2).await;
+        assert!(began.elapsed() < ttl, "the machine is too slow to tell anything");
+        sleep(ttl * 2).await;
+        locked.commit().await.unwrap();
+    };
+    let (played, ()) = tokio::join!(play, release);
+    played.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn racing_batches_do_not_deadlock() {
+    let (one, config) = with(|_| ()).await;
+    let (other, _) = with(|config| config.connections = 3).await;
+    let keys: Vec<_> = (0..200).map(|n| format!("batch:{n}").into_bytes()).collect();
+    let race = |kv: PostgresStore, turned: bool| {
+        let mut keys = keys.clone();
+        async move {
+            for round in 0..15 {
+                if turned {
+                    keys.reverse();
+                }
+                keys.rotate_left(round);
+                let items: Vec<(&[u8], &[u8])> =
+                    keys.iter().map(|key| (&key[..], &b"v"[..])).collect();
+                kv.mset(&items, HOUR).await?;
+                let keys: Vec<_> = keys.iter().map(|key| &key[..]).collect();
+                kv.delete_many(&keys).await?;
+            }
+            Ok::<_, Error>(())
+        }
+    };
+    let races = [(&one, true), (&one, false), (&other, true), (&other, false)];
+    let races = races.map(|(kv, turned)| tokio::spawn(race(kv.clone(), turned)));
+    for race in join_all(races).await {
+        race.unwrap().unwrap();
+    }
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    let operator = operator(&config).await;
+    assert_eq!(operator.query_one(deadlocks, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+#[tokio::test]
+async fn large_batches_work() {
+    let kv = open().await;
+    let keys: Vec<_> =
+        (0..66_000_u32).map(|n| [b"large:", &n.to_be_bytes()[..]].concat()).collect();
+    let items: Vec<(&[u8], &[u8])> = keys.iter().map(|key| (&key[..], &b"v"[..])).collect();
+    kv.mset(&items, HOUR).await.unwrap();
+    let keys: Vec<_> = keys.iter().map(|key| &key[..]).collect();
+    assert!(kv.mget(&keys).await.unwrap().iter().all(|value| value.as_deref() == Some(b"v")));
+    let found: HashSet<Bytes> = kv.scan(b"large:").try_collect().await.unwrap();
+    assert_eq!(found.len(), keys.len());
+    assert_eq!(kv.delete_many(&keys).await.unwrap(), 66_000);
+    assert_eq!(kv.delete_many(&keys).await.unwrap(), 0);
+    // More than fits into one statement.
+    let value = vec![1; 9 * 1024 * 1024];
+    kv.mset(&[(b"big:1", &value), (b"big:2", &value), (b"big:3", &value)], None).await.unwrap();
+    assert_eq!(kv.delete_many(&[b"big:1", b"big:2", b"big:3"]).await.unwrap(), 3);
+}
+
+#[tokio::test]
+async fn a_scan_goes_on_behind_dead_keys_and_ends_with_its_prefix() {
+    let kv = open().await;
+    let keys: Vec<_> = (0..2_500).map(|n| format!("page\u{ff}{n:04}").into_bytes()).collect();
+    let (dead, live) = keys.split_at(2_200);
+    let items: Vec<(&[u8], &[u8])> = dead.iter().map(|key| (&key[..], &b""[..])).collect();
+    // No sweeper clears these away: it looks once a second.
+    kv.mset(&items, Some(Duration::from_millis(1))).await.unwrap();
+    let items: Vec<(&[u8], &[u8])> = live.iter().map(|key| (&key[..], &b""[..])).collect();
+    kv.mset(&items, HOUR).await.unwrap();
+    kv.set(b"pagf", b"", None).await.unwrap();
+    let found: Vec<_> = kv.scan(b"page").try_collect().await.unwrap();
+    assert_eq!(found, live);
+    for key in [&b"\xff"[..], b"\xff\xff", b"\xff\xff\x01", b"\xfe\xff"] {
+        kv.set(key, b"", None).await.unwrap();
+    }
+    let found: Vec<_> = kv.scan(b"\xff\xff").try_collect().await.unwrap();
+    assert_eq!(found, [&b"\xff\xff"[..], b"\xff\xff\x01"]);
+    let found: Vec<_> = kv.scan(b"\xfe\xff").try_collect().await.unwrap();
+    assert_eq!(found, [&b"\xfe\xff"[..]]);
+}
+
+#[tokio::test]
+async fn keys_have_a_longest_length() {
+    let kv = open().await;
+    // Noise: what compresses would fit into the index far longer.
+    let mut state = 1_u64;
+    let mut noise = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        state.to_be_bytes()[0]
+    };
+    let mut key: Vec<_> = (0..PostgresStore::LONGEST_KEY).map(|_| noise()).collect();
+    kv.set(&key, b"v", None).await.unwrap();
+    assert_eq!(kv.scan(&key).try_collect::<Vec<_>>().await.unwrap(), [&key[..]]);
+    assert!(kv.delete(&key).await.unwrap());
+    key.push(0);
+    let key = &key[..];
+    let errors = [
+        kv.get(key).await.err(),
+        kv.get_with_ttl(key).await.err(),
+        kv.exists(key).await.err(),
+        kv.ttl(key).await.err(),
+        kv.mget(&[b"a", key]).await.err(),
+        kv.scan(key).try_next().await.err(),
+        kv.set(key, b"v", None).await.err(),
+        kv.mset(&[(b"a", b"v"), (key, b"v")], None).await.err(),
+        kv.delete(key).await.err(),
+        kv.delete_many(&[b"a", key]).await.err(),
+        kv.expire(key, LONG).await.err(),
+        kv.set_nx(key, b"v", None).await.err(),
+        kv.incr(key, 1, None).await.err(),
+        kv.compare_and_set(key, b"v", b"w", None).await.err(),
+        kv.compare_and_delete(key, b"v").await.err(),
+    ];
+    for (number, error) in errors.into_iter().enumerate() {
+        let error = error.unwrap_or_else(|| panic!("call {number} took it"));
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "call {number}");
+        assert!(!error.may_have_applied() && !error.is_transient(), "call {number}");
+    }
+}
+
+#[tokio::test]
+async fn every_waiter_is_woken_by_another_process_and_by_the_end_of_the_key() {
+    let (one, other) = (open().await, open().await);
+    one.set(b"watched", b"v", Some(LONG * 100)).await.unwrap();
+    let waiters = (0..50).map(|_| async {
+        while value(&one, b"watched").await.as_deref() == Some(b"v") {
+            one.wait_for_change(b"watched", Some(b"v"), Duration::MAX).await;
+        }
+    });
+    let writer = async {
+        sleep(Duration::from_millis(50)).await;
+        other.expire(b"watched", Duration::from_millis(50)).await.unwrap();
+    };
+    let all = async { tokio::join!(join_all(waiters), writer) };
+    timeout(LONG, all).await.expect("all are woken");
+    let began = Instant::now();
+    one.wait_for_change(b"watched", None, Duration::from_millis(30)).await;
+    assert!(began.elapsed() >= Duration::from_millis(30), "nothing has changed");
+}
+
+#[tokio::test]
+async fn errors_say_what_failed_and_show_no_secret() {
+    let (kv, config) = with(|_| ()).await;
+    let operator = operator(&config).await;
+    operator
+        .batch_execute(
+            "CREATE ROLE reader LOGIN; GRANT SELECT ON derp_kv TO reader;
+             CREATE ROLE asleep LOGIN; ALTER ROLE asleep SET default_transaction_read_only = on;
+             GRANT ALL ON derp_kv TO asleep",
+        )
+        .await
+        .unwrap();
+    let mut errors = Vec::new();
+    let (reader, _) = with(|config| {
+        config.server.user("reader").password("hunter2");
+    })
+    .await;
+    errors.push((reader.set(b"errors", b"secret", None).await, ErrorKind::AccessDenied));
+    assert_eq!(value(&reader, b"errors").await, None);
+    let (asleep, _) = with(|config| {
+        config.server.user("asleep");
+    })
+    .await;
+    errors.push((asleep.set(b"errors", b"secret", None).await, ErrorKind::ReadOnly));
+
+    let (_, runtime) = shared().unwrap();
+    let nobody = |change: &dyn Fn(&mut PostgresConfig)| {
+        let mut config = config.clone();
+        change(&mut config);
+        let connecting = PostgresStore::connect(config, runtime.clone());
+        async { connecting.await.map(drop) }
+    };
+    let unknown = nobody(&|config| {
+        config.server.user("nobody").password("hunter2");
+    })
+    .await;
+    errors.push((unknown, ErrorKind::AccessDenied));
+    let absent = nobody(&|config| config.server = postgres::server_config(9)).await;
+    errors.push((absent, ErrorKind::Unavailable));
+
+    // The server gives a statement up, and says so.
+    let (hasty, _) = with(|config| config.op_timeout = Duration::from_millis(200)).await;
+    kv.set(b"errors:locked", b"v", None).await.unwrap();
+    operator
+        .batch_execute("BEGIN; SELECT FROM derp_kv WHERE key = 'errors:locked' FOR UPDATE")
+        .await
+        .unwrap();
+    errors.push((hasty.set(b"errors:locked", b"secret", None).await, ErrorKind::Timeout));
+    operator.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(value(&kv, b"errors:locked").await.as_deref(), Some(&b"v"[..]));
+
+    // A check of the table quotes the whole row in its words.
+    operator
+        .batch_execute("ALTER TABLE derp_kv ADD CONSTRAINT no_secret CHECK (value <> 'secret')")
+        .await
+        .unwrap();
+    errors.push((kv.set(b"errors", b"secret", None).await, ErrorKind::Backend));
+    operator.batch_execute("ALTER TABLE derp_kv DROP CONSTRAINT no_secret").await.unwrap();
+
+    for (result, kind) in errors {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), kind, "{error:?}");
+        assert!(!error.may_have_applied(), "{error:?}");
+        let printed = format!("{error} {error:?}");
+        for secret in ["secret", "736563726574", "hunter2"] {
+            assert!(!printed.contains(secret), "{printed}");
+        }
+    }
+    let mut config = config;
+    config.server.password("hunter2");
+    assert!(!format!("{config:?} {kv:?}").contains("hunter2"));
+}
+
+#[tokio::test]
+async fn what_has_expired_is_cleared_away_and_nothing_else() {
+    let (kv, config) = with(|_| ()).await;
+    let operator = operator(&config).await;
+    let keys: Vec<_> = (0..300_u32).map(|n| [b"sweep:", &n.to_be_bytes()[..]].concat()).collect();
+    let items: Vec<(&[u8], &[u8])> = keys.iter().map(|key| (&key[..], &b"v"[..])).collect();
+    kv.mset(&items, Some(Duration::from_millis(1))).await.unwrap();
+    // Made fresh again, one by one, while the sweeper is at it.
+    for key in &keys[..100] {
+        kv.set(key, b"fresh", HOUR).await.unwrap();
+    }
+    let count = "SELECT count(*) FROM derp_kv WHERE key >= 'sweep:' AND key < 'sweep;'";
+    let left = async {
+        while operator.query_one(count, &[]).await.unwrap().get::<_, i64>(0) > 100 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(LONG, left).await.expect("they are cleared away");
+    let fresh: Vec<_> = keys[..100].iter().map(|key| &key[..]).collect();
+    assert_eq!(kv.delete_many(&fresh).await.unwrap(), 100);
+}
