@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs what the tests need, Valkey 8 and 9 first of all, and prints where those are as two shell
-# assignments (VALKEY_SERVER, VALKEY_9_SERVER). What these variables already name is left as it is.
+# Installs what the tests need, Valkey 8 and 9 and PostgreSQL first of all, and prints where those are as
+# shell assignments (VALKEY_SERVER, VALKEY_9_SERVER, POSTGRES_BIN: the directory of `initdb` and
+# `postgres`). What these variables already name is left as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -100,6 +101,24 @@ server.chmod(0o755)
 PYTHON
 }
 
+has_postgres() { [ -x "$1/initdb" ] && [ -x "$1/postgres" ]; }
+
+# The directory of the newest PostgreSQL. Debian keeps it off PATH.
+find_postgres() {
+    local dir on_path
+    on_path=$(command -v initdb || true)
+    for dir in $(printf '%s\n' /usr/lib/postgresql/*/bin | sort -t / -k 5 -nr) "${on_path%/*}"; do
+        if has_postgres "$dir"; then printf '%s\n' "$dir"; return; fi
+    done
+}
+
+# The package also makes a cluster of its own, which the policy keeps from being started.
+install_postgres() {
+    is_debian || fail "this is not Debian: install PostgreSQL 14 or newer (postgresql.org/download) and set POSTGRES_BIN to the directory of its initdb"
+    as_root apt-get update >&2
+    apt_install postgresql
+}
+
 command -v cargo >/dev/null || fail "cargo is not on PATH: install Rust 1.95 or newer by rustup (https://rustup.rs)"
 remove_leftover
 
@@ -125,7 +144,16 @@ if [ -z "${VALKEY_9_SERVER:-}" ]; then
     VALKEY_9_SERVER=$PWD/$valkey_9_dir/valkey-server
     [ "$(major "$VALKEY_9_SERVER")" = 9 ] || install_9
 fi
+if [ -z "${POSTGRES_BIN:-}" ]; then
+    POSTGRES_BIN=$(find_postgres)
+    if [ -z "$POSTGRES_BIN" ]; then
+        install_postgres
+        POSTGRES_BIN=$(find_postgres)
+    fi
+fi
 
 [ "$(major "$VALKEY_SERVER")" -ge 8 ] 2>/dev/null || fail "$VALKEY_SERVER is not a Valkey server of version 8 or newer"
 [ "$(major "$VALKEY_9_SERVER")" -ge 9 ] 2>/dev/null || fail "$VALKEY_9_SERVER is not a Valkey server of version 9 or newer"
-printf 'VALKEY_SERVER=%q\nVALKEY_9_SERVER=%q\n' "$VALKEY_SERVER" "$VALKEY_9_SERVER"
+postgres_major=$({ "$POSTGRES_BIN/postgres" --version 2>/dev/null || true; } | sed -n 's/^postgres (PostgreSQL) \([0-9]*\).*/\1/p')
+has_postgres "$POSTGRES_BIN" && [ "${postgres_major:-0}" -ge 14 ] || fail "POSTGRES_BIN=$POSTGRES_BIN holds no PostgreSQL of version 14 or newer"
+printf 'VALKEY_SERVER=%q\nVALKEY_9_SERVER=%q\nPOSTGRES_BIN=%q\n' "$VALKEY_SERVER" "$VALKEY_9_SERVER" "$POSTGRES_BIN"

@@ -36,6 +36,9 @@ pub use runner::assert_law;
 pub use runner::{run_all, run_law};
 pub use server::{ChildServer, Proxy, Shared, shared_runtime};
 
+#[doc = include_str!("../SQL.md")]
+pub mod a_backend_on_sql {}
+
 /// Makes one `#[test]` of each law, named `area::law`, on the store that a [`Harness`] opens.
 ///
 /// It stands in a test file or, for several stores in one file, in a module each. The expression

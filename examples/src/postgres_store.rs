@@ -23,7 +23,6 @@ use tokio::time::{sleep, timeout};
 use tokio_postgres::Row;
 
 use changes::{BUCKETS, Changes, POLL};
-use failure::check;
 use lane::{Lane, Param};
 
 /// How many keys a scan reads at a time. Nothing is held between two pages.
@@ -80,8 +79,14 @@ impl Drop for Shared {
     }
 }
 
-/// What the keys of a batch that belong to one statement are.
-type Items<'a> = Vec<(&'a [u8], &'a [u8])>;
+/// What one statement of a batch has of it.
+#[derive(Default)]
+struct Part {
+    keys: Vec<Vec<u8>>,
+    values: Vec<Vec<u8>>,
+    size: usize,
+    buckets: BTreeSet<u64>,
+}
 
 impl PostgresStore {
     /// The longest key in bytes. An entry of the index holds 2,692.
@@ -121,64 +126,65 @@ impl PostgresStore {
         sql: &'static str,
         params: Vec<Param>,
     ) -> Result<Option<Row>> {
-        let lane = &self.shared.lanes[self.lane(key)];
-        let buckets = if operation.writes() { vec![hash(key) % BUCKETS] } else { Vec::new() };
-        let rows = lane.call(sql, params, buckets).await;
-        Ok(rows.map_err(|error| error.with_operation(operation))?.pop())
+        let called = async {
+            check(key)?;
+            let buckets = if operation.writes() { vec![hash(key) % BUCKETS] } else { Vec::new() };
+            self.shared.lanes[self.lane(key)].call(sql, params, buckets).await
+        };
+        Ok(called.await.map_err(|error| error.with_operation(operation))?.pop())
     }
 
-    /// Runs the statements of a batch, at once: those of one connection go in the order of their
-    /// keys, and in no transaction together.
-    async fn batch<'a>(
+    /// Runs the statements of a batch at once: those of one connection go in the order of their
+    /// keys, and no two in one transaction. `params` gets the keys and the values of each.
+    async fn batch(
         &self,
         operation: Operation,
-        items: BTreeMap<&'a [u8], &'a [u8]>,
+        items: BTreeMap<&[u8], &[u8]>,
         sql: &'static str,
-        params: impl Fn(Items<'a>) -> Vec<Param>,
+        params: impl Fn(Param, Param) -> Vec<Param>,
     ) -> Result<Vec<Row>> {
-        let mut parts: Vec<(usize, Items<'a>, usize)> = Vec::new();
-        let mut last: HashMap<usize, usize> = HashMap::new();
+        let named = |error: Error| error.with_operation(operation);
+        let mut open: BTreeMap<usize, Part> = BTreeMap::new();
+        let mut parts = Vec::new();
         for (key, value) in items {
-            let (lane, size) = (self.lane(key), key.len() + value.len());
-            let fits =
-                |part: &(_, Items<'_>, usize)| part.1.len() < BATCH.0 && part.2 + size <= BATCH.1;
-            let part = last.get(&lane).copied().filter(|part| fits(&parts[*part]));
-            let part = part.unwrap_or_else(|| {
-                parts.push((lane, Vec::new(), 0));
-                parts.len() - 1
-            });
-            last.insert(lane, part);
-            parts[part].1.push((key, value));
-            parts[part].2 += size;
+            check(key).and_then(|()| field(value)).map_err(named)?;
+            let lane = self.lane(key);
+            let part = open.entry(lane).or_default();
+            let size = key.len() + value.len();
+            if part.keys.len() == BATCH.0 || part.size + size > BATCH.1 {
+                parts.push((lane, std::mem::take(part)));
+            }
+            part.size += size;
+            part.keys.push(key.to_vec());
+            part.values.push(value.to_vec());
+            part.buckets.extend(operation.writes().then_some(hash(key) % BUCKETS));
         }
+        parts.extend(open);
+        let parts: Vec<_> = parts.into_iter().filter(|(_, part)| !part.keys.is_empty()).collect();
         let several = parts.len() > 1;
-        let calls = parts.into_iter().map(|(lane, items, _)| {
-            let groups = items.iter().map(|(key, _)| hash(key) % BUCKETS);
-            let groups: BTreeSet<_> = groups.filter(|_| operation.writes()).collect();
-            let (params, groups) = (params(items), groups.into_iter().collect());
-            async move { self.shared.lanes[lane].call(sql, params, groups).await }
+        let calls = parts.into_iter().map(|(lane, part)| {
+            let params = params(Box::new(part.keys), Box::new(part.values));
+            self.shared.lanes[lane].call(sql, params, part.buckets.into_iter().collect())
         });
         let mut rows = Vec::new();
         for answer in join_all(calls).await {
             rows.extend(answer.map_err(|error| {
                 // The other statements went their own way.
                 let unknown = error.may_have_applied() || (several && operation.writes());
-                error.with_may_have_applied(unknown).with_operation(operation)
+                named(error.with_may_have_applied(unknown))
             })?);
         }
         Ok(rows)
     }
 
     /// One page of a scan: its live keys, and where the next page begins.
-    async fn page(
-        &self,
-        from: Vec<u8>,
-        end: Option<Vec<u8>>,
-    ) -> Result<(Vec<Bytes>, Option<Vec<u8>>)> {
-        let mut params: Vec<Param> = vec![Box::new(from)];
-        let sql = if end.is_some() { sql::SCAN } else { sql::SCAN_TO_END };
-        params.extend(end.map(|end| Box::new(end) as Param));
-        params.push(Box::new(PAGE));
+    async fn page(&self, from: &[u8], end: Option<&[u8]>) -> Result<(Vec<Bytes>, Option<Vec<u8>>)> {
+        let (sql, end) = match end {
+            Some(end) => (sql::SCAN, Some(field(end)?)),
+            None => (sql::SCAN_TO_END, None),
+        };
+        let limit: Param = Box::new(PAGE);
+        let params = [field(from)?].into_iter().chain(end).chain([limit]).collect();
         let rows = self.shared.lanes[0].call(sql, params, Vec::new()).await;
         let rows = rows.map_err(|error| error.with_operation(Operation::Scan))?;
         let full = i64::try_from(rows.len()).is_ok_and(|rows| rows == PAGE);
@@ -196,17 +202,28 @@ fn hash(key: &[u8]) -> u64 {
     key.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
-fn bytes(bytes: &[u8]) -> Param {
-    Box::new(bytes.to_vec())
+/// A key or a value as a parameter.
+fn field(bytes: &[u8]) -> Result<Param> {
+    if bytes.len() > PostgresStore::LONGEST_VALUE {
+        let refused = "a value is longer than a field of PostgreSQL";
+        return Err(Error::new(ErrorKind::InvalidArgument, refused));
+    }
+    Ok(Box::new(bytes.to_vec()))
 }
 
-fn millis(ttl: Option<Ttl>) -> Param {
-    // At most 100 years.
-    Box::new(ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)))
+/// A TTL as a parameter; at most 100 years.
+fn millis(ttl: Option<Duration>) -> Result<Param> {
+    let millis = Ttl::optional(ttl)?.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
+    Ok(Box::new(millis))
 }
 
-fn keys(items: &Items<'_>) -> Param {
-    Box::new(items.iter().map(|(key, _)| key.to_vec()).collect::<Vec<_>>())
+/// Refuses a key that the server would refuse, before anything is sent.
+fn check(key: &[u8]) -> Result<()> {
+    if key.len() > PostgresStore::LONGEST_KEY {
+        let refused = "a key is longer than an entry of PostgreSQL's index";
+        return Err(Error::new(ErrorKind::InvalidArgument, refused));
+    }
+    Ok(())
 }
 
 /// The column of microseconds: never zero, although the key may have ended since it was found.
@@ -224,116 +241,75 @@ fn after(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(end)
 }
 
-fn named<T>(operation: Operation, result: Result<T>) -> Result<T> {
-    result.map_err(|error| error.with_operation(operation))
-}
-
 #[async_trait]
 impl KvStore for PostgresStore {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        named(Operation::Get, check(key, &[]))?;
-        let row = self.one(Operation::Get, key, sql::GET, vec![bytes(key)]).await?;
+        let row = self.one(Operation::Get, key, sql::GET, vec![field(key)?]).await?;
         Ok(row.map(|row| Bytes::copy_from_slice(row.get(0))))
     }
-
     async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
-        named(Operation::GetWithTtl, check(key, &[]))?;
-        let row = self.one(Operation::GetWithTtl, key, sql::GET, vec![bytes(key)]).await?;
+        let row = self.one(Operation::GetWithTtl, key, sql::GET, vec![field(key)?]).await?;
         Ok(row.map(|row| (Bytes::copy_from_slice(row.get(0)), expiry(&row, 1))))
     }
-
     async fn exists(&self, key: &[u8]) -> Result<bool> {
-        named(Operation::Exists, check(key, &[]))?;
-        Ok(self.one(Operation::Exists, key, sql::TTL, vec![bytes(key)]).await?.is_some())
+        Ok(self.one(Operation::Exists, key, sql::TTL, vec![field(key)?]).await?.is_some())
     }
-
     async fn ttl(&self, key: &[u8]) -> Result<Option<Expiry>> {
-        named(Operation::Ttl, check(key, &[]))?;
-        let row = self.one(Operation::Ttl, key, sql::TTL, vec![bytes(key)]).await?;
+        let row = self.one(Operation::Ttl, key, sql::TTL, vec![field(key)?]).await?;
         Ok(row.map(|row| expiry(&row, 0)))
     }
-
-    async fn mget(&self, all: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
-        named(Operation::Mget, all.iter().try_for_each(|key| check(key, &[])))?;
-        let items = all.iter().map(|key| (*key, &[][..])).collect();
-        let rows =
-            self.batch(Operation::Mget, items, sql::MGET, |items| vec![keys(&items)]).await?;
+    async fn mget(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
+        let items = keys.iter().map(|key| (*key, &[][..])).collect();
+        let rows = self.batch(Operation::Mget, items, sql::MGET, |keys, _| vec![keys]).await?;
         let found: HashMap<&[u8], Bytes> =
             rows.iter().map(|row| (row.get(0), Bytes::copy_from_slice(row.get(1)))).collect();
-        Ok(all.iter().map(|key| found.get(key).cloned()).collect())
+        Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
     }
-
     fn scan(&self, prefix: &[u8]) -> BoxStream<'static, Result<Bytes>> {
-        if let Err(error) = named(Operation::Scan, check(prefix, &[])) {
-            return stream::once(async { Err(error) }).boxed();
-        }
         let begin = (self.clone(), after(prefix), Some(prefix.to_vec()));
         let pages = stream::try_unfold(begin, |(store, end, from)| async move {
             let Some(from) = from else { return Ok(None) };
-            let (keys, next) = store.page(from, end.clone()).await?;
+            let (keys, next) = store.page(&from, end.as_deref()).await?;
             Ok(Some((keys, (store, end, next))))
         });
         pages.map_ok(|keys| stream::iter(keys).map(Ok)).try_flatten().boxed()
     }
-
     async fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
-        let ttl = named(Operation::Set, Ttl::optional(ttl))?;
-        named(Operation::Set, check(key, &[value]))?;
-        let params = vec![bytes(key), bytes(value), millis(ttl)];
+        let params = vec![field(key)?, field(value)?, millis(ttl)?];
         self.one(Operation::Set, key, sql::SET, params).await.map(drop)
     }
-
     async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
-        let ttl = named(Operation::Mset, Ttl::optional(ttl))?;
-        named(Operation::Mset, items.iter().try_for_each(|(key, value)| check(key, &[value])))?;
-        // Of two equal keys the later one stays, and a statement may touch a row once.
+        millis(ttl)?;
+        // Of two equal keys the later one stays: a statement may touch a row once only.
         let items = items.iter().copied().collect();
-        let params = |items: Items<'_>| {
-            let values: Vec<_> = items.iter().map(|(_, value)| value.to_vec()).collect();
-            vec![keys(&items), Box::new(values), millis(ttl)]
-        };
+        let params = |keys, values| Vec::from_iter([keys, values].into_iter().chain(millis(ttl)));
         self.batch(Operation::Mset, items, sql::MSET, params).await.map(drop)
     }
-
     async fn delete(&self, key: &[u8]) -> Result<bool> {
-        named(Operation::Delete, check(key, &[]))?;
-        let row = self.one(Operation::Delete, key, sql::DELETE, vec![bytes(key)]).await?;
+        let row = self.one(Operation::Delete, key, sql::DELETE, vec![field(key)?]).await?;
         Ok(row.is_some_and(|row| row.get(0)))
     }
-
-    async fn delete_many(&self, all: &[&[u8]]) -> Result<u64> {
-        named(Operation::DeleteMany, all.iter().try_for_each(|key| check(key, &[])))?;
-        let items = all.iter().map(|key| (*key, &[][..])).collect();
-        let params = |items: Items<'_>| vec![keys(&items)];
-        let rows = self.batch(Operation::DeleteMany, items, sql::DELETE_MANY, params).await?;
-        Ok(rows.iter().map(|row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(0)).sum())
+    async fn delete_many(&self, keys: &[&[u8]]) -> Result<u64> {
+        let items = keys.iter().map(|key| (*key, &[][..])).collect();
+        let call = self.batch(Operation::DeleteMany, items, sql::DELETE_MANY, |keys, _| vec![keys]);
+        Ok(call.await?.iter().map(|row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(0)).sum())
     }
-
     async fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
-        let ttl = named(Operation::Expire, Ttl::new(ttl))?;
-        named(Operation::Expire, check(key, &[]))?;
-        let params = vec![bytes(key), millis(Some(ttl))];
+        let params = vec![field(key)?, millis(Some(ttl))?];
         Ok(self.one(Operation::Expire, key, sql::EXPIRE, params).await?.is_some())
     }
-
     async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {
-        let ttl = named(Operation::SetNx, Ttl::optional(ttl))?;
-        named(Operation::SetNx, check(key, &[value]))?;
-        let params = vec![bytes(key), bytes(value), millis(ttl)];
+        let params = vec![field(key)?, field(value)?, millis(ttl)?];
         Ok(self.one(Operation::SetNx, key, sql::SET_NX, params).await?.is_some())
     }
-
     async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
-        let ttl = named(Operation::Incr, Ttl::optional(ttl))?;
-        named(Operation::Incr, check(key, &[]))?;
-        let params = vec![bytes(key), Box::new(by), millis(ttl)];
+        let params = vec![field(key)?, Box::new(by), millis(ttl)?];
         let row = self.one(Operation::Incr, key, sql::INCR, params).await?;
         let refused = "the value is not a decimal i64, or the sum would leave its range";
-        let row = row.ok_or_else(|| Error::new(ErrorKind::NotAnInteger, refused));
-        let row = named(Operation::Incr, row)?;
+        let refused = || Error::new(ErrorKind::NotAnInteger, refused);
+        let row = row.ok_or_else(|| refused().with_operation(Operation::Incr))?;
         Ok(Counter { value: row.get(0), expiry: expiry(&row, 1) })
     }
-
     async fn compare_and_set(
         &self,
         key: &[u8],
@@ -341,20 +317,14 @@ impl KvStore for PostgresStore {
         value: &[u8],
         ttl: Option<Duration>,
     ) -> Result<bool> {
-        const CALL: Operation = Operation::CompareAndSet;
-        let ttl = named(CALL, Ttl::optional(ttl))?;
-        named(CALL, check(key, &[expected, value]))?;
-        let params = vec![bytes(key), bytes(expected), bytes(value), millis(ttl)];
-        Ok(self.one(CALL, key, sql::COMPARE_AND_SET, params).await?.is_some())
+        let params = vec![field(key)?, field(expected)?, field(value)?, millis(ttl)?];
+        let row = self.one(Operation::CompareAndSet, key, sql::COMPARE_AND_SET, params).await?;
+        Ok(row.is_some())
     }
-
     async fn compare_and_delete(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
-        const CALL: Operation = Operation::CompareAndDelete;
-        named(CALL, check(key, &[expected]))?;
-        let params = vec![bytes(key), bytes(expected)];
-        Ok(self.one(CALL, key, sql::COMPARE_AND_DELETE, params).await?.is_some())
+        let (call, params) = (Operation::CompareAndDelete, vec![field(key)?, field(expected)?]);
+        Ok(self.one(call, key, sql::COMPARE_AND_DELETE, params).await?.is_some())
     }
-
     async fn wait_for_change(&self, key: &[u8], seen: Option<&[u8]>, at_most: Duration) {
         let waiting = async {
             let changes = &self.shared.changes;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use derp_kv_core::{Error, ErrorKind, Expiry, KvStore};
 use derp_kv_examples::postgres_store::{PostgresConfig, PostgresStore};
-use derp_kv_valkey::test_server::{Fault, Proxy};
+use derp_kv_valkey::test_server::{Fault, Proxy, Traffic};
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 use postgres::{Server, open, operator, shared};
@@ -116,7 +116,8 @@ async fn a_call_that_is_not_polled_holds_up_no_other() {
     let large = vec![7; 8 * 1024 * 1024];
     kv.set(b"large", &large, None).await.unwrap();
     let mut unread = pin!(kv.get(b"large"));
-    poll_fn(|cx| Poll::Ready(assert!(unread.as_mut().poll(cx).is_pending()))).await;
+    let pending = poll_fn(|cx| Poll::Ready(unread.as_mut().poll(cx).is_pending())).await;
+    assert!(pending, "it waits for the server");
     for _ in 0..20 {
         timeout(LONG, kv.set(b"small", b"v", None)).await.expect("in time").unwrap();
     }
@@ -180,6 +181,30 @@ async fn a_lost_answer_is_told_as_unknown() {
     assert!(!error.may_have_applied(), "a read applies nothing: {error}");
 }
 
+#[tokio::test]
+async fn a_silent_network_is_given_up_and_used_again() {
+    let (config, runtime) = shared().unwrap();
+    let proxy = Proxy::start(config.server.get_ports()[0]).await.unwrap();
+    let server = postgres::server_config(proxy.port());
+    let op_timeout = Duration::from_secs(2);
+    let over_proxy = PostgresConfig { server, connections: 1, op_timeout };
+    let kv = PostgresStore::connect(over_proxy, runtime).await.unwrap();
+    kv.set(b"silent", b"1", None).await.unwrap();
+    proxy.set(Traffic::HoleReplies);
+    let error = kv.incr(b"silent", 1, None).await.unwrap_err();
+    assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::Timeout, true));
+    // Of a connection that could not be opened nothing was sent; and callers wait side by side.
+    let began = Instant::now();
+    let calls = join_all((0..30).map(|_| kv.incr(b"silent", 1, None))).await;
+    assert!(began.elapsed() < op_timeout * 15, "they waited one after the other");
+    for call in calls {
+        let error = call.unwrap_err();
+        assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::Timeout, false));
+    }
+    proxy.set(Traffic::Pass);
+    assert_eq!(value(&kv, b"silent").await.as_deref(), Some(&b"2"[..]));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_comes_back_is_used_again() {
     let mut server = Server::start().await.unwrap();
@@ -220,7 +245,7 @@ async fn the_clock_is_read_behind_the_lock() {
         config.connections = 8;
     })
     .await;
-    let ttl = Duration::from_millis(400);
+    let ttl = Duration::from_secs(2);
     let calls = ["set", "mset", "nx", "incr", "cas", "cad", "delete", "many", "expire"];
     let keys: Vec<_> = calls.iter().map(|call| format!("clock:{call}").into_bytes()).collect();
     let items: Vec<(&[u8], &[u8])> = keys.iter().map(|key| (&key[..], &b"7"[..])).collect();
@@ -232,9 +257,9 @@ async fn the_clock_is_read_behind_the_lock() {
     locked.execute(lock, &[]).await.unwrap();
     // Of each call the row is live when it begins, and dead when it gets the lock.
     let play = async {
-        let short = Some(Duration::from_millis(300));
+        let short = Some(ttl);
         let key = |name: &str| format!("clock:{name}").into_bytes();
-        let [set, mset, nx, incr, cas, cad, delete, many, expire] = calls.map(|name| key(name));
+        let [set, mset, nx, incr, cas, cad, delete, many, expire] = calls.map(key);
         let (items, gone) = ([(&mset[..], &b"8"[..])], [&many[..]]);
         let (_, _, nx, counter, cas, cad, delete, many, expire) = tokio::try_join!(
             kv.set(&set, b"8", short),
@@ -247,10 +272,10 @@ async fn the_clock_is_read_behind_the_lock() {
             kv.delete_many(&gone),
             kv.expire(&expire, LONG),
         )?;
-        // What was given 300 ms behind the lock has them from there.
+        // A TTL that is given behind the lock counts from there.
         assert!(kv.exists(&set).await? && kv.exists(&mset).await?, "born dead");
         assert_eq!((nx, counter.value), (true, 1), "an expired row is no key");
-        assert!(matches!(counter.expiry, Expiry::In(left) if left <= Duration::from_millis(300)));
+        assert!(matches!(counter.expiry, Expiry::In(left) if left <= ttl));
         assert_eq!((cas, cad, delete, many, expire), (false, false, false, 0, false));
         Ok::<_, Error>(())
     };
@@ -258,7 +283,7 @@ async fn the_clock_is_read_behind_the_lock() {
         // Two calls may share a connection, and then the second is not sent to the lock yet.
         until_locked(locked.client(), "clock", 2).await;
         assert!(began.elapsed() < ttl, "the machine is too slow to tell anything");
-        sleep(ttl * 2).await;
+        sleep(ttl + ttl / 4).await;
         locked.commit().await.unwrap();
     };
     let (played, ()) = tokio::join!(play, release);
@@ -359,7 +384,6 @@ async fn keys_have_a_longest_length() {
         kv.exists(key).await.err(),
         kv.ttl(key).await.err(),
         kv.mget(&[b"a", key]).await.err(),
-        kv.scan(key).try_next().await.err(),
         kv.set(key, b"v", None).await.err(),
         kv.mset(&[(b"a", b"v"), (key, b"v")], None).await.err(),
         kv.delete(key).await.err(),
@@ -392,9 +416,6 @@ async fn every_waiter_is_woken_by_another_process_and_by_the_end_of_the_key() {
     };
     let all = async { tokio::join!(join_all(waiters), writer) };
     timeout(LONG, all).await.expect("all are woken");
-    let began = Instant::now();
-    one.wait_for_change(b"watched", None, Duration::from_millis(30)).await;
-    assert!(began.elapsed() >= Duration::from_millis(30), "nothing has changed");
 }
 
 #[tokio::test]
@@ -438,7 +459,7 @@ async fn errors_say_what_failed_and_show_no_secret() {
     errors.push((absent, ErrorKind::Unavailable));
 
     // The server gives a statement up, and says so.
-    let (hasty, _) = with(|config| config.op_timeout = Duration::from_millis(200)).await;
+    let (hasty, _) = with(|config| config.op_timeout = Duration::from_secs(2)).await;
     kv.set(b"errors:locked", b"v", None).await.unwrap();
     operator
         .batch_execute("BEGIN; SELECT FROM derp_kv WHERE key = 'errors:locked' FOR UPDATE")

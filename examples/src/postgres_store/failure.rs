@@ -2,7 +2,7 @@
 
 use std::io;
 
-use derp_kv_core::{Error, ErrorKind, Result};
+use derp_kv_core::{Error, ErrorKind};
 use tokio_postgres::error::SqlState;
 
 /// The error of a statement that was sent. `writes`: what it did is unknown where the answer is lost.
@@ -53,16 +53,4 @@ pub(super) fn unavailable(what: &'static str, writes: bool) -> Error {
 pub(super) fn too_late(writes: bool) -> Error {
     Error::new(ErrorKind::Timeout, "PostgreSQL did not answer in time")
         .with_may_have_applied(writes)
-}
-
-/// Refuses what the server would refuse, before anything is sent.
-pub(super) fn check(key: &[u8], values: &[&[u8]]) -> Result<()> {
-    let refuse = |what| Err(Error::new(ErrorKind::InvalidArgument, what));
-    if key.len() > super::PostgresStore::LONGEST_KEY {
-        return refuse("a key is longer than an entry of PostgreSQL's index");
-    }
-    if values.iter().any(|value| value.len() > super::PostgresStore::LONGEST_VALUE) {
-        return refuse("a value is longer than a field of PostgreSQL");
-    }
-    Ok(())
 }

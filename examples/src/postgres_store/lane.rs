@@ -108,18 +108,21 @@ impl Lane {
     /// Opens the connection, if it is not open. It goes on where the caller goes away: callers with
     /// less patience than it takes to connect would else never come to one.
     pub(super) async fn open(self: &Arc<Self>) -> Result<Arc<Wire>> {
-        let lane = self.clone();
-        let opening = self.runtime.spawn(async move {
+        let (lane, limit) = (self.clone(), self.config.op_timeout);
+        let opening = async move {
             let _one_at_a_time = lane.opening.lock().await;
             if let Some(wire) = lane.open_wire() {
                 return Ok(wire);
             }
             let lost = lane.wire.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let opening = Wire::open(&lane.config, lost.as_deref().map(|wire| &wire.session));
-            let wire = timeout(lane.config.op_timeout, opening).await;
-            let wire = Arc::new(wire.map_err(|_| too_late(false))??);
+            let lost = lost.as_deref().map(|wire| &wire.session);
+            let wire = Arc::new(Wire::open(&lane.config, lost).await?);
             *lane.wire.lock().unwrap_or_else(PoisonError::into_inner) = Some(wire.clone());
             Ok(wire)
+        };
+        // The time counts for the wait for one's turn, too.
+        let opening = self.runtime.spawn(async move {
+            timeout(limit, opening).await.unwrap_or_else(|_| Err(too_late(false)))
         });
         opening.await.unwrap_or_else(|_| Err(unavailable("the store's runtime is gone", false)))
     }
@@ -136,8 +139,9 @@ impl Wire {
         if let Some(Session(pid, began)) = lost {
             // What the lost connection had sent may still run, and would land behind what is sent
             // from now on.
-            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let limit = i64::try_from(limit / 2).unwrap_or(i64::MAX);
             let ended = client.query(sql::END, &[pid, began, &limit]).await.map_err(refused)?;
+            // No row: it is gone, or the server is another one by now.
             if !ended.iter().all(|row| row.get(0)) {
                 let still = "the session of the connection that was lost has not ended yet";
                 return Err(Error::new(ErrorKind::Unavailable, still));

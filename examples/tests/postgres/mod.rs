@@ -129,12 +129,7 @@ impl Server {
         }
     }
 
-    /// Ends the server at once, and starts it again on the same data and port.
-    pub(crate) async fn restart(&mut self) {
-        self.stop();
-        self.run().await.expect("it starts again");
-    }
-
+    /// Ends the server at once, as a crash of it would, and keeps its data.
     pub(crate) fn stop(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.stdin.take().map(|mut pipe| pipe.write_all(b"keep\n"));
@@ -142,6 +137,7 @@ impl Server {
         }
     }
 
+    /// Starts it on the same data and port.
     pub(crate) async fn start_again(&mut self) {
         self.run().await.expect("it starts again");
     }
