@@ -21,19 +21,29 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Becomes the server, after it has left a guard behind that reads a pipe: when the test process
 /// ends, however it ends, the guard stops the server in such a way that it gives its shared memory
 /// back, and removes the directory. `keep` in the pipe keeps the directory, for a restart. `$$` is
-/// the id of the outer shell, which the server keeps.
+/// the process group of the outer shell, which the server keeps.
 const GUARDED: &str = r#"
-dir=$1; shift
-exec 3<&0
+dir=$1; bin=$2; shift 2
+exec 3<&0 </dev/null
 {
+    trap '' QUIT
     word=; read -r word <&3
+    kill -QUIT -$$
     tries=200
-    while kill -QUIT $$ 2>/dev/null && [ -e "$dir/data/postmaster.pid" ] && [ $tries -gt 0 ]; do
+    while [ -e "$dir/data/postmaster.pid" ] && [ $tries -gt 0 ]; do
         tries=$((tries - 1)); sleep 0.05
     done
-    if [ "$word" != keep ]; then rm -rf "$dir"; fi
+    if [ "$word" != keep ]; then
+        # What is at its last file may make one more.
+        rm -rf "$dir" || { sleep 1; rm -rf "$dir"; }
+    fi
 } &
-exec "$@" 3<&- </dev/null
+exec 3<&-
+if [ ! -e "$dir/data" ]; then
+    "$bin/initdb" --no-sync --auth=trust --username=derp --encoding=UTF8 --locale=C \
+        --no-instructions --pgdata "$dir/data" || exit
+fi
+exec "$bin/postgres" -D "$dir/data" "$@"
 "#;
 
 const HOW: &str = "install PostgreSQL 14 or newer (`scripts/install-valkey.sh` on Debian, or \
@@ -54,7 +64,6 @@ impl Server {
         let bin = binaries()?;
         let dir = directory()?;
         let mut server = Self { dir, bin, port: 0, child: None };
-        server.init()?;
         for _ in 0..20 {
             server.port = free_port()?;
             match server.run().await {
@@ -66,28 +75,13 @@ impl Server {
         Err("every port tried was taken before PostgreSQL could listen".to_owned())
     }
 
-    fn init(&self) -> Result<(), String> {
-        let output = as_server_user(&self.bin.join("initdb"))
-            .args(["--no-sync", "--auth=trust", "--username=derp", "--encoding=UTF8"])
-            .args(["--locale=C", "--no-instructions", "--pgdata"])
-            .arg(self.dir.join("data"))
-            .current_dir(&self.dir)
-            .output()
-            .map_err(|error| format!("cannot run initdb ({error}): {HOW}"))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        Err(format!("initdb failed: {}", String::from_utf8_lossy(&output.stderr)))
-    }
-
     async fn run(&mut self) -> Result<(), String> {
         let cannot = |error| format!("cannot start PostgreSQL ({error}): {HOW}");
         let log = self.dir.join("log");
         let _ = fs::remove_file(&log);
         let output = OpenOptions::new().create(true).append(true).open(&log).map_err(cannot)?;
         let mut command = as_server_user(Path::new("sh"));
-        command.args(["-c", GUARDED, "sh"]).arg(&self.dir).arg(self.bin.join("postgres"));
-        command.arg("-D").arg(self.dir.join("data"));
+        command.args(["-c", GUARDED, "sh"]).args([&self.dir, &self.bin]);
         let port = format!("port={}", self.port);
         let settings = [
             &port[..],
