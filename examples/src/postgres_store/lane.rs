@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -47,6 +48,8 @@ pub(super) struct Wire {
     prepared: HashMap<&'static str, Statement>,
     session: Session,
     driver: AbortHandle,
+    /// Nothing is sent over it any more, although it is not closed yet.
+    given_up: AtomicBool,
 }
 
 /// Which session of the server it is: its process, and when that began.
@@ -71,7 +74,7 @@ impl Lane {
             None => self.open().await?,
         };
         let patience = self.config.op_timeout + GRACE;
-        let (driver, changes) = (wire.driver.clone(), self.changes.clone());
+        let (used, changes) = (wire.clone(), self.changes.clone());
         let mut answer = Box::pin(async move {
             let answer = wire.run(sql, params).await;
             // An answer that was lost leaves open what has changed.
@@ -89,7 +92,7 @@ impl Lane {
             Poll::Pending => {
                 let reading = self.runtime.spawn(async move {
                     // Where the server is silent, whoever calls next gets a new connection.
-                    timeout(patience, answer).await.inspect_err(|_| driver.abort())
+                    timeout(patience, answer).await.inspect_err(|_| used.give_up())
                 });
                 let Ok(answered) = reading.await else {
                     return Err(unavailable("the store's runtime is gone", writes));
@@ -102,7 +105,7 @@ impl Lane {
 
     fn open_wire(&self) -> Option<Arc<Wire>> {
         let wire = self.wire.lock().unwrap_or_else(PoisonError::into_inner);
-        wire.clone().filter(|wire| !wire.client.is_closed())
+        wire.clone().filter(|wire| !wire.is_over())
     }
 
     /// Opens the connection, if it is not open. It goes on where the caller goes away: callers with
@@ -155,7 +158,17 @@ impl Wire {
         let prepared = try_join_all(prepare).await.map_err(refused)?;
         let prepared = sql::PREPARED.into_iter().zip(prepared).collect();
         let me = client.query_one(sql::ME, &[]).await.map_err(refused)?;
-        Ok(Self { client, prepared, session: Session(me.get(0), me.get(1)), driver })
+        let session = Session(me.get(0), me.get(1));
+        Ok(Self { client, prepared, session, driver, given_up: AtomicBool::new(false) })
+    }
+
+    fn is_over(&self) -> bool {
+        self.client.is_closed() || self.given_up.load(Ordering::SeqCst)
+    }
+
+    fn give_up(&self) {
+        self.given_up.store(true, Ordering::SeqCst);
+        self.driver.abort();
     }
 
     /// The rows of the answer, and how many rows were changed or read.

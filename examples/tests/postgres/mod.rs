@@ -20,29 +20,34 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Becomes the server, after it has left a guard behind that reads a pipe: when the test process
 /// ends, however it ends, the guard stops the server in such a way that it gives its shared memory
-/// back, and removes the directory. `keep` in the pipe keeps the directory, for a restart. `$$` is
-/// the process group of the outer shell, which the server keeps.
+/// back, and removes the directory. Those that `initdb` starts do not give it back: the guard lets
+/// them end by themselves. `keep` in the pipe keeps the directory, for a restart. `$$` is the id of
+/// the outer shell, which the server keeps.
 const GUARDED: &str = r#"
 dir=$1; bin=$2; shift 2
 exec 3<&0 </dev/null
+rm -f "$dir/made" "$dir/stop"
 {
-    trap '' QUIT
     word=; read -r word <&3
-    kill -QUIT -$$
-    tries=200
-    while [ -e "$dir/data/postmaster.pid" ] && [ $tries -gt 0 ]; do
+    : > "$dir/stop"
+    tries=1200
+    while [ ! -e "$dir/made" ] && [ $tries -gt 0 ]; do
         tries=$((tries - 1)); sleep 0.05
     done
-    if [ "$word" != keep ]; then
-        # What is at its last file may make one more.
-        rm -rf "$dir" || { sleep 1; rm -rf "$dir"; }
-    fi
+    kill -QUIT $$ 2>/dev/null
+    tries=200
+    while kill -0 $$ 2>/dev/null && [ -e "$dir/data/postmaster.pid" ] && [ $tries -gt 0 ]; do
+        tries=$((tries - 1)); sleep 0.05
+    done
+    if [ "$word" != keep ]; then rm -rf "$dir"; fi
 } &
 exec 3<&-
 if [ ! -e "$dir/data" ]; then
     "$bin/initdb" --no-sync --auth=trust --username=derp --encoding=UTF8 --locale=C \
-        --no-instructions --pgdata "$dir/data" || exit
+        --no-instructions --pgdata "$dir/data"
 fi
+: > "$dir/made"
+if [ -e "$dir/stop" ]; then exit; fi
 exec "$bin/postgres" -D "$dir/data" "$@"
 "#;
 
