@@ -1,4 +1,4 @@
-//! The backend on PostgreSQL: dropped calls, lost connections, the order of locks, and the clock.
+//! The backend on PostgreSQL: dropped calls, the order of locks, the clock, keys and waiters.
 
 mod postgres;
 
@@ -10,24 +10,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use derp_kv_core::{Error, ErrorKind, Expiry, KvStore};
-use derp_kv_examples::postgres_store::{PostgresConfig, PostgresStore};
-use derp_kv_valkey::test_server::{Fault, Proxy, Traffic};
+use derp_kv_examples::postgres_store::PostgresStore;
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
-use postgres::{Server, open, operator, shared};
+use postgres::{LONG, open, operator, until_locked, value, with};
 use tokio::time::{sleep, timeout};
-use tokio_postgres::Client;
 
 const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
-/// Longer than anything takes on a starved machine.
-const LONG: Duration = Duration::from_secs(30);
-
-/// A store with other settings than the shared ones, and its settings.
-async fn with(change: impl FnOnce(&mut PostgresConfig)) -> (PostgresStore, PostgresConfig) {
-    let (mut config, runtime) = shared().expect("a server");
-    change(&mut config);
-    (PostgresStore::connect(config.clone(), runtime).await.expect("a store"), config)
-}
 
 /// Polls a call so often, and drops it.
 async fn drop_after(polls: u32, call: impl Future) {
@@ -42,19 +31,6 @@ async fn drop_after(polls: u32, call: impl Future) {
         Poll::Ready(())
     })
     .await;
-}
-
-/// Waits until `count` sessions wait for a lock.
-async fn until_locked(operator: &Client, name: &str, count: i64) {
-    let waiting = "SELECT count(*) FROM pg_stat_activity
-        WHERE application_name = $1 AND wait_event_type = 'Lock'";
-    while operator.query_one(waiting, &[&name]).await.unwrap().get::<_, i64>(0) < count {
-        sleep(Duration::from_millis(5)).await;
-    }
-}
-
-async fn value(kv: &PostgresStore, key: &[u8]) -> Option<Bytes> {
-    kv.get(key).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,120 +98,6 @@ async fn a_call_that_is_not_polled_holds_up_no_other() {
         timeout(LONG, kv.set(b"small", b"v", None)).await.expect("in time").unwrap();
     }
     assert_eq!(unread.await.unwrap().unwrap(), large);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_lost_connection_had_sent_never_lands_behind_a_later_write() {
-    let (config, runtime) = shared().unwrap();
-    let proxy = Proxy::start(config.server.get_ports()[0]).await.unwrap();
-    let mut over_proxy = PostgresConfig { connections: 1, ..config.clone() };
-    over_proxy.server = postgres::server_config(proxy.port());
-    over_proxy.server.application_name("lost");
-    let kv = PostgresStore::connect(over_proxy, runtime).await.unwrap();
-    kv.mset(&[(b"lost:a", b"1"), (b"lost:z", b"1")], None).await.unwrap();
-
-    let mut operator = operator(&config).await;
-    let locked = operator.transaction().await.unwrap();
-    let lock = "SELECT FROM derp_kv WHERE key = 'lost:a' FOR UPDATE";
-    locked.execute(lock, &[]).await.unwrap();
-    let sent = tokio::spawn({
-        let kv = kv.clone();
-        async move { kv.mset(&[(b"lost:a", b"old"), (b"lost:z", b"old")], None).await }
-    });
-    until_locked(locked.client(), "lost", 1).await;
-    proxy.cut_all();
-    let error = sent.await.unwrap().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unavailable);
-    assert!(error.may_have_applied() && error.is_transient());
-
-    // The server has not noticed, and still waits to write the old value.
-    kv.set(b"lost:z", b"new", None).await.unwrap();
-    locked.commit().await.unwrap();
-    kv.set(b"lost:a", b"new", None).await.unwrap();
-    for _ in 0..50 {
-        assert_eq!(value(&kv, b"lost:z").await.as_deref(), Some(&b"new"[..]));
-        assert_eq!(value(&kv, b"lost:a").await.as_deref(), Some(&b"new"[..]));
-        sleep(Duration::from_millis(2)).await;
-    }
-}
-
-#[tokio::test]
-async fn a_lost_answer_is_told_as_unknown() {
-    let (config, runtime) = shared().unwrap();
-    let proxy = Proxy::start(config.server.get_ports()[0]).await.unwrap();
-    let over_proxy = PostgresConfig { server: postgres::server_config(proxy.port()), ..config };
-    let kv = PostgresStore::connect(over_proxy, runtime).await.unwrap();
-    kv.set(b"answer", b"0", None).await.unwrap();
-    for (fault, applied) in [(Fault::CutAfter, b"1"), (Fault::CutBefore, b"1")] {
-        let armed = proxy.arm(b"answer", fault);
-        let error = kv.incr(b"answer", 1, None).await.unwrap_err();
-        armed.fired().await.unwrap();
-        assert_eq!(error.kind(), ErrorKind::Unavailable);
-        assert!(error.may_have_applied(), "{error}");
-        // It was not sent again, and the next call has a connection.
-        assert_eq!(value(&kv, b"answer").await.as_deref(), Some(&applied[..]));
-    }
-    let armed = proxy.arm(b"answer", Fault::CutAfter);
-    let error = kv.get(b"answer").await.unwrap_err();
-    armed.fired().await.unwrap();
-    assert!(!error.may_have_applied(), "a read applies nothing: {error}");
-}
-
-#[tokio::test]
-async fn a_silent_network_is_given_up_and_used_again() {
-    let (config, runtime) = shared().unwrap();
-    let proxy = Proxy::start(config.server.get_ports()[0]).await.unwrap();
-    let server = postgres::server_config(proxy.port());
-    let op_timeout = Duration::from_secs(2);
-    let over_proxy = PostgresConfig { server, connections: 1, op_timeout };
-    let kv = PostgresStore::connect(over_proxy, runtime).await.unwrap();
-    kv.set(b"silent", b"1", None).await.unwrap();
-    proxy.set(Traffic::HoleReplies);
-    let error = kv.incr(b"silent", 1, None).await.unwrap_err();
-    assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::Timeout, true));
-    // Of a connection that could not be opened nothing was sent; and callers wait side by side.
-    let began = Instant::now();
-    let calls = join_all((0..30).map(|_| kv.incr(b"silent", 1, None))).await;
-    assert!(began.elapsed() < op_timeout * 15, "they waited one after the other");
-    for call in calls {
-        let error = call.unwrap_err();
-        assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::Timeout, false));
-    }
-    proxy.set(Traffic::Pass);
-    assert_eq!(value(&kv, b"silent").await.as_deref(), Some(&b"2"[..]));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_comes_back_is_used_again() {
-    let mut server = Server::start().await.unwrap();
-    let (_, runtime) = shared().unwrap();
-    let kv = PostgresStore::connect(server.config(), runtime).await.unwrap();
-    kv.set(b"kept", b"v", None).await.unwrap();
-    server.stop();
-    let began = Instant::now();
-    // The connections notice by themselves that they are closed.
-    while kv.get(b"kept").await.is_ok() {
-        assert!(began.elapsed() < LONG, "a stopped server answers");
-    }
-    for _ in 0..5 {
-        let error = kv.set(b"kept", b"w", None).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-    }
-    // Nothing tells of a change now: a waiter looks again and again.
-    kv.wait_for_change(b"kept", Some(b"v"), Duration::MAX).await;
-
-    server.start_again().await;
-    assert_eq!(value(&kv, b"kept").await.as_deref(), Some(&b"v"[..]));
-    let waiter = async {
-        while value(&kv, b"kept").await.as_deref() == Some(b"v") {
-            kv.wait_for_change(b"kept", Some(b"v"), Duration::MAX).await;
-        }
-    };
-    let writer = async {
-        sleep(Duration::from_millis(100)).await;
-        kv.set(b"kept", b"w", None).await.unwrap();
-    };
-    timeout(LONG, async { tokio::join!(waiter, writer) }).await.expect("it hears of the change");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -416,79 +278,6 @@ async fn every_waiter_is_woken_by_another_process_and_by_the_end_of_the_key() {
     };
     let all = async { tokio::join!(join_all(waiters), writer) };
     timeout(LONG, all).await.expect("all are woken");
-}
-
-#[tokio::test]
-async fn errors_say_what_failed_and_show_no_secret() {
-    let (kv, config) = with(|_| ()).await;
-    let operator = operator(&config).await;
-    operator
-        .batch_execute(
-            "CREATE ROLE reader LOGIN; GRANT SELECT ON derp_kv TO reader;
-             CREATE ROLE asleep LOGIN; ALTER ROLE asleep SET default_transaction_read_only = on;
-             GRANT ALL ON derp_kv TO asleep",
-        )
-        .await
-        .unwrap();
-    let mut errors = Vec::new();
-    let (reader, _) = with(|config| {
-        config.server.user("reader").password("hunter2");
-    })
-    .await;
-    errors.push((reader.set(b"errors", b"secret", None).await, ErrorKind::AccessDenied));
-    assert_eq!(value(&reader, b"errors").await, None);
-    let (asleep, _) = with(|config| {
-        config.server.user("asleep");
-    })
-    .await;
-    errors.push((asleep.set(b"errors", b"secret", None).await, ErrorKind::ReadOnly));
-
-    let (_, runtime) = shared().unwrap();
-    let nobody = |change: &dyn Fn(&mut PostgresConfig)| {
-        let mut config = config.clone();
-        change(&mut config);
-        let connecting = PostgresStore::connect(config, runtime.clone());
-        async { connecting.await.map(drop) }
-    };
-    let unknown = nobody(&|config| {
-        config.server.user("nobody").password("hunter2");
-    })
-    .await;
-    errors.push((unknown, ErrorKind::AccessDenied));
-    let absent = nobody(&|config| config.server = postgres::server_config(9)).await;
-    errors.push((absent, ErrorKind::Unavailable));
-
-    // The server gives a statement up, and says so.
-    let (hasty, _) = with(|config| config.op_timeout = Duration::from_secs(2)).await;
-    kv.set(b"errors:locked", b"v", None).await.unwrap();
-    operator
-        .batch_execute("BEGIN; SELECT FROM derp_kv WHERE key = 'errors:locked' FOR UPDATE")
-        .await
-        .unwrap();
-    errors.push((hasty.set(b"errors:locked", b"secret", None).await, ErrorKind::Timeout));
-    operator.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(value(&kv, b"errors:locked").await.as_deref(), Some(&b"v"[..]));
-
-    // A check of the table quotes the whole row in its words.
-    operator
-        .batch_execute("ALTER TABLE derp_kv ADD CONSTRAINT no_secret CHECK (value <> 'secret')")
-        .await
-        .unwrap();
-    errors.push((kv.set(b"errors", b"secret", None).await, ErrorKind::Backend));
-    operator.batch_execute("ALTER TABLE derp_kv DROP CONSTRAINT no_secret").await.unwrap();
-
-    for (result, kind) in errors {
-        let error = result.unwrap_err();
-        assert_eq!(error.kind(), kind, "{error:?}");
-        assert!(!error.may_have_applied(), "{error:?}");
-        let printed = format!("{error} {error:?}");
-        for secret in ["secret", "736563726574", "hunter2"] {
-            assert!(!printed.contains(secret), "{printed}");
-        }
-    }
-    let mut config = config;
-    config.server.password("hunter2");
-    assert!(!format!("{config:?} {kv:?}").contains("hunter2"));
 }
 
 #[tokio::test]

@@ -11,9 +11,15 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use derp_kv_core::KvStore;
 use derp_kv_examples::postgres_store::{PostgresConfig, PostgresStore};
 use tokio::runtime::{Handle, Runtime};
+use tokio::time::sleep;
 use tokio_postgres::{Client, NoTls};
+
+/// Longer than anything takes on a starved machine.
+pub(crate) const LONG: Duration = Duration::from_secs(30);
 
 /// A guard against a server that hangs, not a measure.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -124,7 +130,7 @@ impl Server {
             if Instant::now() > give_up {
                 return Err(format!("no answer within {PATIENCE:?}"));
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            sleep(Duration::from_millis(10)).await;
         }
     }
 
@@ -250,4 +256,26 @@ fn free_port() -> Result<u16, String> {
         }
     }
     Err("no free loopback port found".to_owned())
+}
+
+/// A store with other settings than the shared ones, and its settings.
+pub(crate) async fn with(
+    change: impl FnOnce(&mut PostgresConfig),
+) -> (PostgresStore, PostgresConfig) {
+    let (mut config, runtime) = shared().expect("a server");
+    change(&mut config);
+    (PostgresStore::connect(config.clone(), runtime).await.expect("a store"), config)
+}
+
+/// Waits until `count` sessions wait for a lock.
+pub(crate) async fn until_locked(operator: &Client, name: &str, count: i64) {
+    let waiting = "SELECT count(*) FROM pg_stat_activity
+        WHERE application_name = $1 AND wait_event_type = 'Lock'";
+    while operator.query_one(waiting, &[&name]).await.unwrap().get::<_, i64>(0) < count {
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub(crate) async fn value(kv: &PostgresStore, key: &[u8]) -> Option<Bytes> {
+    kv.get(key).await.unwrap()
 }
