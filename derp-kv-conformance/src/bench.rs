@@ -26,6 +26,10 @@ const VIRTUAL_CASE_TIMEOUT: Duration = Duration::from_secs(1_000 * 365 * 24 * 60
 /// How long a shorter input is looked for that fails as well.
 const SHRINKING: Duration = Duration::from_secs(3);
 
+/// How many rounds a sweep has at most, and for how long it begins another.
+const SWEEPS: u32 = 8;
+const SWEEPING: Duration = Duration::from_millis(100);
+
 /// How a law failed, and after which history.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -188,7 +192,7 @@ impl<H: Harness> Bench<'_, H> {
     where
         F: AsyncFn(&mut Scene<'_, H>) -> Result<(), Violation>,
     {
-        self.rounds(1, async |scene, _| scenario(scene).await)
+        self.rounds(|number| number < 1, async |scene, _| scenario(scene).await)
     }
 
     /// A scene on one thread, in the store's own time.
@@ -204,7 +208,7 @@ impl<H: Harness> Bench<'_, H> {
     where
         F: AsyncFn(&mut Scene<'_, H>, u32) -> Result<(), Violation>,
     {
-        self.rounds(self.profile.rounds, round)
+        self.rounds(|number| number < self.profile.rounds, round)
     }
 
     /// [`race`](Self::race), where a round is long.
@@ -212,10 +216,19 @@ impl<H: Harness> Bench<'_, H> {
     where
         F: AsyncFn(&mut Scene<'_, H>, u32) -> Result<(), Violation>,
     {
-        self.rounds(self.profile.rounds.div_ceil(10), round)
+        self.rounds(|number| number < self.profile.rounds.div_ceil(10), round)
     }
 
-    fn rounds<F>(&self, rounds: u32, round: F) -> LawResult
+    /// [`race`](Self::race), where a round goes over many keys: one, and more where they are cheap.
+    pub(crate) fn sweep<F>(&self, round: F) -> LawResult
+    where
+        F: AsyncFn(&mut Scene<'_, H>, u32) -> Result<(), Violation>,
+    {
+        let began = Instant::now();
+        self.rounds(|number| number < 1 || (number < SWEEPS && began.elapsed() < SWEEPING), round)
+    }
+
+    fn rounds<F>(&self, goes_on: impl Fn(u32) -> bool, round: F) -> LawResult
     where
         F: AsyncFn(&mut Scene<'_, H>, u32) -> Result<(), Violation>,
     {
@@ -223,11 +236,11 @@ impl<H: Harness> Bench<'_, H> {
         let outcome = runtime.block_on(async {
             let timeout = self.real_timeout();
             let mut scene = self.open(self.real_slack()).await?;
-            for number in 0..rounds {
+            for number in (0..).take_while(|number| goes_on(*number)) {
                 self.progress.begin(format!("round {number}"));
-                in_time(timeout, round(&mut scene, number)).await.map_err(|violation| {
-                    violation.within(format!("in round {number} of {rounds}, "))
-                })?;
+                in_time(timeout, round(&mut scene, number))
+                    .await
+                    .map_err(|violation| violation.within(format!("in round {number}, ")))?;
                 self.progress.count();
             }
             Ok::<_, Violation>(())

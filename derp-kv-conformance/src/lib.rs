@@ -12,6 +12,7 @@ mod laws;
 mod linearizability;
 mod list;
 mod model;
+mod nested;
 mod newtype;
 mod profile;
 mod progress;
@@ -21,6 +22,7 @@ mod runner;
 mod scene;
 mod seeds;
 mod server;
+mod side_by_side;
 mod violation;
 
 pub use counting::{CountingStore, Counts};

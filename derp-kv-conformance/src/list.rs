@@ -58,6 +58,12 @@ macro_rules! for_each_law {
                 delete_many_counts_distinct:
                     "`delete_many` counts the distinct keys that were there",
                     since "0.1.0";
+                any_size:
+                    "a batch of any size is answered and applied whole, as one of a few keys is",
+                    since "0.1.0";
+                racing_batches_all_succeed:
+                    "racing batches over the same keys, in any order, all succeed",
+                    since "0.1.0";
                 empty_does_nothing:
                     "an empty batch does nothing",
                     since "0.1.0";
@@ -160,6 +166,15 @@ macro_rules! for_each_law {
             concurrency {
                 linearizable:
                     "of racing calls on one key, some order of one after the other explains all answers",
+                    since "0.1.0";
+                any_two_calls_have_an_order:
+                    "on each key, any two racing calls, `expire` and batches too, are one after the other",
+                    since "0.1.0";
+                expired_keys_race_as_absent:
+                    "an expired key is absent to racing calls, and its removal takes no fresh value away",
+                    since "0.1.0";
+                values_are_never_torn:
+                    "a read beside writes of large values sees one of them whole, with its expiry",
                     since "0.1.0";
                 cancel_is_all_or_nothing:
                     "a dropped call is wholly applied or not applied, and harms no later call",

@@ -1,3 +1,5 @@
+mod lengths;
+
 use std::collections::BTreeMap;
 
 use derp_kv_core::KvStore;
@@ -36,6 +38,10 @@ pub(crate) fn any_bytes<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
             ensure_eq!(read(kv, key).await?, Some(value.clone()), "{key:?} after set_nx");
         }
         Ok(())
+    })?;
+    bench.scenario(async |scene| {
+        lengths::any_length_of_value(&scene.store).await?;
+        lengths::any_length_of_key(&scene.store).await
     })
 }
 

@@ -1,3 +1,6 @@
+mod racing;
+mod sizes;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -11,6 +14,9 @@ use crate::bench::{Bench, LawResult, at_once};
 use crate::input::{Blob, bytes, distinct_keys, key, lasting, long_ttl};
 use crate::laws::fits;
 use crate::violation::{ensure, ensure_eq};
+
+pub(crate) use racing::racing_batches_all_succeed;
+pub(crate) use sizes::any_size;
 
 /// Batches, now and then larger than what a backend sends at once.
 fn batch<S: Strategy + Clone>(items: S) -> impl Strategy<Value = Vec<S::Value>>

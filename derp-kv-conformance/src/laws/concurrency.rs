@@ -1,7 +1,11 @@
 mod calls;
 mod cancel;
+mod crowd;
+mod expired;
 mod linearizable;
 mod others;
+mod pairs;
+mod torn;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,13 +20,19 @@ use crate::scene::Scene;
 use crate::violation::{Violation, ensure, ensure_eq};
 
 pub(crate) use cancel::{cancel_is_all_or_nothing, dropped_calls_hold_nothing};
+pub(crate) use expired::expired_keys_race_as_absent;
 pub(crate) use linearizable::linearizable;
 pub(crate) use others::lets_others_run;
+pub(crate) use pairs::any_two_calls_have_an_order;
+pub(crate) use torn::values_are_never_torn;
 
 /// Callers of one round, over as many handles.
 const CALLERS: usize = 8;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A TTL that is waited out before a race begins.
+const SHORT: Duration = Duration::from_millis(4);
 
 /// Races of one answer: `call` must be true for exactly one of the callers, who is returned.
 async fn one_wins<H, F>(
@@ -79,6 +89,19 @@ pub(crate) fn one_set_nx_wins<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
         let value = scene.store.get(&key).await?;
         ensure_eq!(value.as_deref(), Some(&b"set"[..]), "the value after set and set_nx");
         Ok(())
+    })?;
+    bench.sweep(async |scene, round| {
+        let ttl = |caller: usize| (!caller.is_multiple_of(2)).then_some(DAY);
+        let keys = crowd::keys(round, "nx");
+        // An expired record is no key that is there.
+        let every_second: Vec<_> = keys.iter().step_by(2).cloned().collect();
+        crowd::expire(scene, &every_second, b"expired").await?;
+        let winners =
+            crowd::one_wins_each(scene, "set_nx", &keys, move |caller, kv, key| async move {
+                Ok(kv.set_nx(&key, caller.to_string().as_bytes(), ttl(caller)).await?)
+            });
+        let winners = winners.await?;
+        crowd::hold_numbers(&scene.store, &keys, &winners, ttl).await
     })
 }
 
@@ -93,6 +116,16 @@ pub(crate) fn one_compare_and_delete_wins<H: Harness>(bench: &Bench<'_, H>) -> L
         .await?;
         ensure!(!scene.store.exists(&key).await?, "the deleted key is there");
         Ok(())
+    })?;
+    bench.sweep(async |scene, round| {
+        let keys = crowd::keys(round, "v");
+        crowd::fill(&scene.store, &keys, b"v", (round % 2 == 0).then_some(DAY)).await?;
+        let winners =
+            crowd::one_wins_each(scene, "compare_and_delete", &keys, |_, kv, key| async move {
+                Ok(kv.compare_and_delete(&key, b"v").await?)
+            });
+        winners.await?;
+        crowd::are_absent(&scene.store, &keys).await
     })
 }
 
@@ -112,6 +145,20 @@ pub(crate) fn one_delete_wins<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
         .await?;
         ensure!(!scene.store.exists(&key).await?, "the deleted key is there");
         Ok(())
+    })?;
+    bench.sweep(async |scene, round| {
+        let keys = crowd::keys(round, "v");
+        crowd::fill(&scene.store, &keys, b"v", (round % 2 == 0).then_some(DAY)).await?;
+        let winners =
+            crowd::one_wins_each(scene, "a deletion", &keys, |caller, kv, key| async move {
+                match caller {
+                    0 => Ok(kv.compare_and_delete(&key, b"v").await?),
+                    1 => Ok(kv.delete_many(&[&key, b"nobody"]).await? == 1),
+                    _ => Ok(kv.delete(&key).await?),
+                }
+            });
+        winners.await?;
+        crowd::are_absent(&scene.store, &keys).await
     })
 }
 
@@ -144,6 +191,18 @@ pub(crate) fn increments_all_count<H: Harness>(bench: &Bench<'_, H>) -> LawResul
         let kept = expiry.is_some_and(|expiry| fits(expiry, ttl));
         ensure!(kept, "the expiry is {expiry:?}, of a TTL of {ttl:?}");
         Ok(())
+    })?;
+    bench.sweep(async |scene, round| {
+        let keys = crowd::keys(round, "n");
+        let counts = crowd::crowd(scene, &keys, |_, kv, key| async move {
+            Ok(kv.incr(&key, 1, Some(DAY)).await?.value)
+        });
+        for (key, mut counts) in keys.iter().zip(counts.await?) {
+            counts.sort_unstable();
+            ensure_eq!(counts, vec![1, 2, 3, 4], "what the callers count of {key:?}");
+        }
+        crowd::hold_numbers(&scene.store, &keys, &vec![crowd::CALLERS; keys.len()], |_| Some(DAY))
+            .await
     })
 }
 
@@ -183,6 +242,22 @@ pub(crate) fn compare_and_set_loses_no_update<H: Harness>(bench: &Bench<'_, H>) 
         let value = scene.store.get(&key).await?.map(|value| Blob(value.into()));
         ensure_eq!(value, Some(Blob((4 * EACH).to_string().into_bytes())), "the sum");
         Ok(())
+    })?;
+    bench.sweep(async |scene, round| {
+        let ttl = |caller: usize| (!caller.is_multiple_of(2)).then_some(DAY);
+        let keys = crowd::keys(round, "old");
+        crowd::fill(&scene.store, &keys, b"old", None).await?;
+        let winners = crowd::one_wins_each(
+            scene,
+            "compare_and_set",
+            &keys,
+            move |caller, kv, key| async move {
+                let new = caller.to_string();
+                Ok(kv.compare_and_set(&key, b"old", new.as_bytes(), ttl(caller)).await?)
+            },
+        );
+        let winners = winners.await?;
+        crowd::hold_numbers(&scene.store, &keys, &winners, ttl).await
     })
 }
 

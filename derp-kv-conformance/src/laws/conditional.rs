@@ -1,3 +1,5 @@
+mod large;
+
 use derp_kv_core::KvStore;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -65,7 +67,8 @@ pub(crate) fn compares_every_byte<H: Harness>(bench: &Bench<'_, H>) -> LawResult
         ensure!(kv.compare_and_delete(&key, &new).await?, "{new:?} did not match itself");
         ensure_eq!(kv.get(&key).await?, None, "the deleted key");
         Ok(())
-    })
+    })?;
+    bench.scenario(async |scene| large::compares_large_values(&scene.store).await)
 }
 
 pub(crate) fn absent_never_matches<H: Harness>(bench: &Bench<'_, H>) -> LawResult {

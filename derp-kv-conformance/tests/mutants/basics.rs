@@ -1,3 +1,5 @@
+mod lengths;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +11,7 @@ use super::broken::{Mutant, mutant};
 use super::defect::{Ttl, defect, defects};
 
 pub(super) fn mutants() -> Vec<Mutant> {
-    vec![
+    let mut mutants = vec![
         mutant::<StaleCache>(
             "basics::reads_your_writes",
             "`get` keeps what it has read once, whatever is written later",
@@ -32,7 +34,9 @@ pub(super) fn mutants() -> Vec<Mutant> {
             "`delete` is true for a missing key",
         ),
         mutant::<DeleteOnlyLooks>("basics::delete_reports_presence", "`delete` leaves the value"),
-    ]
+    ];
+    mutants.extend(lengths::mutants());
+    mutants
 }
 
 #[derive(Clone, Debug, Default)]

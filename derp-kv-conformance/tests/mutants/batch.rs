@@ -1,3 +1,6 @@
+mod racing;
+mod sizes;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,7 +13,7 @@ use super::defect::{Ttl, defects, gap};
 
 pub(super) fn mutants() -> Vec<Mutant> {
     let order = "batch::mget_keeps_order_and_repeats";
-    vec![
+    let mut mutants = vec![
         mutant::<DropsRepeats>(order, "`mget` answers a repeated key once"),
         mutant::<Sorts>(order, "`mget` answers in the order of the keys"),
         mutant::<DropsMisses>(order, "`mget` leaves missing keys out"),
@@ -33,7 +36,10 @@ pub(super) fn mutants() -> Vec<Mutant> {
         ),
         mutant::<EmptyIsRefused>("batch::empty_does_nothing", "an empty batch is refused"),
         mutant::<EmptyIsAll>("batch::empty_does_nothing", "an empty `delete_many` deletes all"),
-    ]
+    ];
+    mutants.extend(racing::mutants());
+    mutants.extend(sizes::mutants());
+    mutants
 }
 
 const CHUNK: usize = 500;

@@ -1,4 +1,8 @@
 mod dropped;
+mod expired;
+mod order;
+mod torn;
+mod windows;
 mod wire;
 
 use std::collections::HashMap;
@@ -54,6 +58,10 @@ pub(super) fn mutants() -> Vec<Mutant> {
         ),
     ];
     mutants.extend(dropped::mutants());
+    mutants.extend(expired::mutants());
+    mutants.extend(order::mutants());
+    mutants.extend(torn::mutants());
+    mutants.extend(windows::mutants());
     mutants
 }
 

@@ -1,3 +1,5 @@
+mod large;
+
 use derp_kv_core::{KvStore, Result};
 use derp_kv_memory::MemoryStore;
 
@@ -6,7 +8,7 @@ use super::defect::{Ttl, defects};
 
 pub(super) fn mutants() -> Vec<Mutant> {
     let every_byte = "conditional::compares_every_byte";
-    vec![
+    let mut mutants = vec![
         mutant::<RefreshesTtl>(
             "conditional::set_nx_only_when_absent",
             "`set_nx` gives a present key a new TTL",
@@ -28,7 +30,9 @@ pub(super) fn mutants() -> Vec<Mutant> {
         ),
         mutant::<SwapKeepsTtl>("conditional::swap_sets_expiry", "a swap keeps the old TTL"),
         mutant::<RefusalSetsTtl>("conditional::swap_sets_expiry", "a refused swap sets the TTL"),
-    ]
+    ];
+    mutants.extend(large::mutants());
+    mutants
 }
 
 defects! {

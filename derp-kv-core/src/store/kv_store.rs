@@ -48,6 +48,12 @@ use crate::store::observer::Observer;
 /// * `expiry::handles_agree`: what one handle has done, every other handle on the same data sees at
 ///   once; so it does the end of a TTL.
 /// * `concurrency::linearizable`: operations on one key are linearizable.
+/// * `concurrency::any_two_calls_have_an_order`: so are they with their expiry, on keys that have
+///   expired, and where one is part of a batch.
+/// * `concurrency::expired_keys_race_as_absent`: an expired key is absent to racing calls too, and
+///   whatever removes its record takes no value away that was written since.
+/// * `concurrency::values_are_never_torn`: a read beside writes of large values sees one of them
+///   whole, with its expiry.
 /// * `concurrency::cancel_is_all_or_nothing`: a dropped future leaves a single-key operation
 ///   wholly applied or not applied, and never harms a later call.
 /// * `concurrency::dropped_calls_hold_nothing`: after any number of dropped futures the store
@@ -289,6 +295,10 @@ pub trait KvStore: fmt::Debug + Send + Sync + 'static {
     /// * `batch::mset_last_wins`: of two equal keys the later one stays.
     /// * `batch::mset_sets_ttl_with_value`: each key gets its expiry in the same atomic step as
     ///   its value; a crash never leaves one without.
+    /// * `batch::any_size`: tens of thousands of keys, or hundreds of large values, are written as a
+    ///   few small ones are.
+    /// * `batch::racing_batches_all_succeed`: batches that race over the same keys, in whatever
+    ///   order each names them, all succeed: none is the victim of a deadlock.
     /// * `batch::empty_does_nothing`: no items, no I/O; a bad `ttl` is refused all the same.
     ///
     /// # Errors
@@ -343,6 +353,7 @@ pub trait KvStore: fmt::Debug + Send + Sync + 'static {
     /// Deletes many keys and counts those that were there.
     ///
     /// * `batch::delete_many_counts_distinct`: a key named twice counts once.
+    /// * `batch::any_size`, `batch::racing_batches_all_succeed`: as [`mset`](Self::mset).
     /// * `batch::empty_does_nothing`: no keys, no I/O.
     ///
     /// # Errors
