@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use derp_kv_core::{ErrorKind, Expiry, KvStore, Result};
-use futures_util::TryStreamExt;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::input::{self, Blob};
+use crate::laws::all_keys;
 
 /// One call, or time passing.
 #[derive(Clone, Debug)]
@@ -126,7 +126,7 @@ async fn answer<S: KvStore>(store: &S, prefix: &[u8], op: &Op) -> Result<Option<
             Answer::Values(store.mget(&keys).await?.into_iter().map(|v| v.map(blob)).collect())
         }
         Op::Scan(key) => {
-            let found: Vec<_> = store.scan(&under(key)).try_collect().await?;
+            let found = all_keys(store, &under(key)).await?;
             let strip = |key: bytes::Bytes| match key.strip_prefix(prefix) {
                 Some(key) => Blob::from(key),
                 None => blob(key),

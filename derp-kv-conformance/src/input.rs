@@ -84,13 +84,38 @@ const NASTY: &[&[u8]] = &[
     "\u{1f980}\u{0301}".as_bytes(),
 ];
 
-/// Any bytes, the nasty ones often.
+/// Any bytes for a value, the nasty ones often.
 pub(crate) fn bytes() -> impl Strategy<Value = Blob> + Clone {
+    some_bytes(3_000)
+}
+
+/// Any bytes for a key or a prefix: as [`bytes`], and two of them together are a key that every
+/// store takes, however low its [`Profile::longest_key`](crate::Profile::longest_key).
+pub(crate) fn key_bytes() -> impl Strategy<Value = Blob> + Clone {
+    some_bytes(600)
+}
+
+fn some_bytes(most: usize) -> impl Strategy<Value = Blob> + Clone {
     prop_oneof![
         3 => select(NASTY).prop_map(Blob::from),
         3 => vec(any::<u8>(), 0..24).prop_map(Blob),
-        1 => (any::<u8>(), 200_usize..3_000).prop_map(|(byte, len)| Blob(vec![byte; len])),
+        1 => (any::<u8>(), 200_usize..most).prop_map(|(byte, len)| Blob(vec![byte; len])),
     ]
+}
+
+/// Bytes that nothing can compress, the same each time.
+pub(crate) fn noise(length: usize) -> Vec<u8> {
+    // SplitMix64: every bit of its output depends on every bit of its state.
+    let mut state = 0x6b65_7973_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bytes.extend_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
 }
 
 /// Short keys, so that several of them share prefixes.

@@ -32,6 +32,15 @@ macro_rules! for_each_law {
                 any_bytes:
                     "keys and values are arbitrary bytes, the empty ones among them",
                     since "0.1.0";
+                keys_are_told_apart:
+                    "keys that differ in any byte are different keys, to every operation",
+                    since "0.1.0";
+                long_keys:
+                    "keys work up to the longest, a mebibyte unless the store documents less",
+                    since "0.1.0";
+                too_long_keys_are_refused:
+                    "a key above the store's limit is `InvalidArgument`, and nothing is written",
+                    since "0.1.0";
                 missing_is_not_an_error:
                     "a missing key is `None`, `false` or 0, never an error",
                     since "0.1.0";
@@ -156,6 +165,9 @@ macro_rules! for_each_law {
                 sees_every_stable_key:
                     "a key that exists during the whole scan is yielded",
                     since "0.1.0";
+                covers_every_page:
+                    "a scan that ends without an error has covered all pages, whatever is dead, rewritten or deleted",
+                    since "0.1.0";
                 never_invents:
                     "a key that was never written, or lacks the prefix, is never yielded",
                     since "0.1.0";
@@ -221,6 +233,9 @@ macro_rules! for_each_law {
             errors {
                 never_show_values:
                     "no error shows a value",
+                    since "0.1.0";
+                debug_shows_no_values:
+                    "what `Debug` prints of a store shows no value",
                     since "0.1.0";
                 refusals_are_certain:
                     "a refused call says that nothing was applied, and that trying again is no use",

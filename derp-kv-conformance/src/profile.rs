@@ -3,6 +3,12 @@ use std::time::Duration;
 
 use crate::{Law, fresh, resolution};
 
+/// The shortest limit of a key that a store may declare: the helpers' names are as long as this.
+const LEAST_LONGEST_KEY: usize = 1_280;
+
+/// How long a key every store takes that declares nothing else: a mebibyte.
+const LONGEST_KEY: usize = 1 << 20;
+
 /// How thoroughly to test, how much time to allow, and where the store is known to deviate.
 ///
 /// # Examples
@@ -30,6 +36,7 @@ pub struct Profile {
     pub(crate) seeds: bool,
     pub(crate) seed: u64,
     pub(crate) embedded: bool,
+    longest_key: Option<usize>,
     pub(crate) deviations: BTreeMap<String, String>,
 }
 
@@ -45,6 +52,7 @@ impl Default for Profile {
             seeds: true,
             seed: fresh::run_seed(),
             embedded: false,
+            longest_key: None,
             deviations: BTreeMap::new(),
         }
     }
@@ -110,6 +118,17 @@ impl Profile {
         self
     }
 
+    /// The longest key that the store takes, in bytes, where its documentation has a limit. It is
+    /// then tested that keys up to this work, and that longer ones are refused.
+    ///
+    /// By default a mebibyte works, and nothing is said of longer keys. No store may take less than
+    /// 1,280 bytes: such is the length of the names that the helpers make. What a harness puts in
+    /// front of each key, a [`Prefixed`](derp_kv_core::Prefixed), counts against the store's limit.
+    pub fn longest_key(mut self, bytes: usize) -> Self {
+        self.longest_key = Some(bytes);
+        self
+    }
+
     /// Keeps no seeds of failures. By default they are kept beside the file that invokes
     /// [`conformance_tests!`](crate::conformance_tests), and tried first the next time.
     pub fn without_seeds(mut self) -> Self {
@@ -142,6 +161,16 @@ impl Profile {
         self
     }
 
+    /// The longest key that has to work.
+    pub(crate) fn key_limit(&self) -> usize {
+        self.longest_key.unwrap_or(LONGEST_KEY)
+    }
+
+    /// Whether the store says that it refuses longer keys.
+    pub(crate) fn refuses_longer_keys(&self) -> bool {
+        self.longest_key.is_some()
+    }
+
     /// What is wrong with it, if anything is: a declaration that no law reads would say nothing.
     pub(crate) fn mistake(&self) -> Option<String> {
         let (declared, finest, coarsest) =
@@ -150,6 +179,12 @@ impl Profile {
             return Some(format!(
                 "it declares a TTL resolution of {declared:?}, which is not from {finest:?} to \
                  {coarsest:?}"
+            ));
+        }
+        if let Some(limit) = self.longest_key.filter(|limit| *limit < LEAST_LONGEST_KEY) {
+            return Some(format!(
+                "it declares a longest key of {limit} bytes, and the helpers need \
+                 {LEAST_LONGEST_KEY}"
             ));
         }
         self.deviations.iter().find_map(|(law, reason)| {

@@ -198,6 +198,11 @@ fn a_declaration_that_says_nothing_fails() {
     let both = run(Bench::with(Fault::DeleteIsTrue)
         .profile(|profile| profile.deviates(LAW, "it never looks").deviates("basics::no", "why")));
     assert!(not_tried(&both).contains("`basics::no`"));
+    let short = run(Bench::with(Fault::Nothing).profile(|profile| profile.longest_key(1_279)));
+    assert_eq!(
+        not_tried(&short),
+        "the profile is wrong: it declares a longest key of 1279 bytes, and the helpers need 1280"
+    );
 }
 
 #[test]

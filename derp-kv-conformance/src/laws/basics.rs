@@ -1,18 +1,24 @@
+mod apart;
+mod families;
 mod lengths;
+mod long;
+mod siblings;
 
 use std::collections::BTreeMap;
 
 use derp_kv_core::KvStore;
-use futures_util::TryStreamExt;
 use proptest::collection::vec;
 
 use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::history::histories;
 use crate::input::{Blob, distinct_keys, key, lasting, long_ttl, value};
-use crate::laws::expect;
+use crate::laws::{all_keys, expect};
 use crate::model::play;
 use crate::violation::{ensure, ensure_eq};
+
+pub(crate) use apart::keys_are_told_apart;
+pub(crate) use long::{long_keys, too_long_keys_are_refused};
 
 pub(crate) fn reads_your_writes<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     bench.property(histories(60, long_ttl(), None), async |scene, history| {
@@ -62,7 +68,7 @@ pub(crate) fn missing_is_not_an_error<H: Harness>(bench: &Bench<'_, H>) -> LawRe
         let slices: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
         ensure_eq!(kv.mget(&slices).await?, vec![None; keys.len()], "mget");
         ensure_eq!(kv.delete_many(&slices).await?, 0, "delete_many");
-        let left: Vec<_> = kv.scan(b"").try_collect().await?;
+        let left = all_keys(kv, b"").await?;
         ensure_eq!(left, Vec::<bytes::Bytes>::new(), "what a scan finds on an empty keyspace");
         Ok(())
     })

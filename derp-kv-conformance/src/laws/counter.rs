@@ -1,3 +1,5 @@
+mod near;
+
 use std::time::Duration;
 
 use derp_kv_core::{Counter, ErrorKind, Expiry, KvStore};
@@ -51,6 +53,7 @@ pub(crate) fn keeps_expiry<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
 }
 
 pub(crate) fn get_shows_decimal<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.scenario(async |scene| near::is_exact(&scene.store).await)?;
     bench.property((key(), vec(by(), 1..8)), async |scene, (key, steps)| {
         let kv = &scene.store;
         let mut sum = 0_i64;
@@ -102,6 +105,7 @@ fn refused() -> impl Strategy<Value = (Blob, i64)> {
 }
 
 pub(crate) fn failure_changes_nothing<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.scenario(async |scene| near::refuses(&scene.store).await)?;
     let inputs = (key(), refused(), lasting(), lasting());
     bench.property(inputs, async |scene, (key, (value, by), ttl, other_ttl)| {
         let kv = &scene.store;

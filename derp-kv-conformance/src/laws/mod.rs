@@ -1,11 +1,14 @@
 //! The laws, a file for each area. Each function is named for its law in the list.
 
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use derp_kv_core::{Expiry, KvStore};
+use bytes::Bytes;
+use derp_kv_core::{Error, ErrorKind, Expiry, KvStore};
+use futures_util::TryStreamExt;
 
 use crate::input::Blob;
 use crate::resolution;
@@ -53,6 +56,27 @@ fn fits(expiry: Expiry, ttl: Option<Duration>) -> bool {
         }
         (Some(_), Expiry::Never) => false,
     }
+}
+
+/// More keys than any case writes: who yields so many yields some of them for ever.
+const ENDLESS: usize = 200_000;
+
+/// The keys that a scan yields, in its order. A scan without end fails, and does not fill the memory.
+pub(crate) async fn all_keys(kv: &impl KvStore, prefix: &[u8]) -> derp_kv_core::Result<Vec<Bytes>> {
+    let mut keys = kv.scan(prefix);
+    let mut found = Vec::new();
+    while let Some(key) = keys.try_next().await? {
+        found.push(key);
+        if found.len() > ENDLESS {
+            return Err(Error::new(ErrorKind::Backend, "the scan yields keys without end"));
+        }
+    }
+    Ok(found)
+}
+
+/// [`all_keys`], each once.
+async fn scanned(kv: &impl KvStore, prefix: &[u8]) -> Result<BTreeSet<Blob>, Violation> {
+    Ok(all_keys(kv, prefix).await?.into_iter().map(|key| Blob(key.into())).collect())
 }
 
 /// Polls `call` exactly so often, unless it ends before, and then drops it. Tells whether it was

@@ -1,10 +1,8 @@
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use derp_kv_core::{Error, GuardedGet, KvStore, KvStoreExt, Prefixed};
-use futures_util::TryStreamExt;
 use futures_util::future::try_join;
 use proptest::prelude::*;
 use tokio::sync::Notify;
@@ -12,8 +10,8 @@ use tokio::sync::Notify;
 use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
 use crate::history::histories;
-use crate::input::{Blob, bytes, distinct_keys, long_ttl};
-use crate::laws::expect;
+use crate::input::{Blob, bytes, distinct_keys, key_bytes, long_ttl};
+use crate::laws::{expect, scanned};
 use crate::model::play;
 use crate::violation::{Violation, ensure, ensure_eq};
 
@@ -31,15 +29,14 @@ pub(crate) fn isolates<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
             expect(&theirs, key, &value, None).await?;
             expect(kv, &[b"raw", &key[..]].concat(), &value, None).await?;
         }
-        let found: Vec<_> = theirs.scan(b"").try_collect().await?;
-        let found: BTreeSet<_> = found.into_iter().map(|key| Blob(key.into())).collect();
+        let found = scanned(&theirs, b"").await?;
         ensure_eq!(found, keys.into_iter().collect(), "what the other tenant finds");
         Ok(())
     })
 }
 
 pub(crate) fn scan_strips<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
-    let prefix = prop_oneof![bytes(), Just(Blob(Vec::new()))];
+    let prefix = prop_oneof![key_bytes(), Just(Blob(Vec::new()))];
     bench.property((prefix, distinct_keys(1..12)), async |scene, (prefix, keys)| {
         let kv = &scene.store;
         let tenant = Prefixed::new(kv.clone(), &*prefix);
@@ -49,8 +46,7 @@ pub(crate) fn scan_strips<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
             ensure!(kv.exists(&under).await?, "{key:?} is not under {prefix:?}");
         }
         for begin in keys.iter().chain([&Blob(Vec::new())]) {
-            let found: Vec<_> = tenant.scan(begin).try_collect().await?;
-            let found: BTreeSet<_> = found.into_iter().map(|key| Blob(key.into())).collect();
+            let found = scanned(&tenant, begin).await?;
             let expected = keys.iter().filter(|key| key.starts_with(begin)).cloned().collect();
             ensure_eq!(found, expected, "what is found under {begin:?}");
         }

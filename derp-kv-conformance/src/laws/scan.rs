@@ -1,6 +1,8 @@
+mod literal;
+mod pages;
+
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use derp_kv_core::KvStore;
 use futures_util::TryStreamExt;
 use proptest::collection::vec;
@@ -9,21 +11,34 @@ use proptest::sample::select;
 
 use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
-use crate::input::{Blob, bytes, distinct_keys};
+use crate::input::{Blob, distinct_keys, key_bytes, shown};
+use crate::laws::{all_keys, scanned};
 use crate::violation::{Violation, ensure, ensure_eq};
 
 /// Keys and prefixes full of what a pattern would take for wildcards.
 fn globs() -> impl Strategy<Value = Blob> + Clone {
     let alphabet = &b"ab*?[]^-\\{},!\0\xff"[..];
-    prop_oneof![5 => vec(select(alphabet), 0..5).prop_map(Blob), 1 => bytes()]
+    prop_oneof![5 => vec(select(alphabet), 0..5).prop_map(Blob), 1 => key_bytes()]
 }
 
-async fn scanned(kv: &impl KvStore, prefix: &[u8]) -> Result<BTreeSet<Blob>, Violation> {
-    let keys: Vec<Bytes> = kv.scan(prefix).try_collect().await?;
-    Ok(keys.into_iter().map(|key| Blob(key.into())).collect())
-}
+pub(crate) use pages::covers_every_page;
 
 pub(crate) fn prefix_is_literal<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.scenario(async |scene| {
+        let kv = &scene.store;
+        let (keys, prefixes) = literal::keys_and_prefixes();
+        let items: Vec<(&[u8], &[u8])> = keys.iter().map(|key| (&key[..], &b"v"[..])).collect();
+        kv.mset(&items, None).await?;
+        for prefix in &prefixes {
+            let expected = keys.iter().filter(|key| key.starts_with(prefix)).cloned().collect();
+            let found = scanned(kv, prefix).await?;
+            let missed: Vec<_> = found.symmetric_difference(&expected).collect();
+            ensure!(missed.is_empty(), "under {prefix:?}, {} is missed or wrong", shown(&missed));
+        }
+        let items: Vec<_> = items.iter().map(|(key, _)| *key).collect();
+        ensure_eq!(kv.delete_many(&items).await?, keys.len() as u64, "the number of keys deleted");
+        Ok(())
+    })?;
     let keys = proptest::collection::btree_set(globs(), 0..25);
     bench.property((keys, vec(globs(), 1..8)), async |scene, (keys, prefixes)| {
         let kv = &scene.store;
@@ -129,7 +144,38 @@ pub(crate) fn never_invents<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     })
 }
 
+/// Scans that stand still at once: more than a store has connections for.
+const HALTED: usize = 32;
+
+/// Scans that are dropped one after the other: more than a store can afford to lose anything to.
+const DROPPED: usize = 200;
+
+/// No number of halted or dropped scans is in anybody's way.
+async fn halts_nobody(kv: &impl KvStore) -> Result<(), Violation> {
+    // More than the store reads ahead, so that the scans are not at their end.
+    let keys: BTreeSet<_> = (0..1_500).map(|key| format!("halt/{key}")).collect();
+    write(kv, &keys).await?;
+    let mut halted = Vec::new();
+    for _ in 0..HALTED {
+        let mut scan = kv.scan(b"halt/");
+        ensure!(scan.try_next().await?.is_some(), "a scan beside halted ones finds nothing");
+        kv.set(b"beside", b"w", None).await?;
+        halted.push(scan);
+    }
+    for _ in 0..DROPPED {
+        let mut scan = kv.scan(b"halt/");
+        ensure!(scan.try_next().await?.is_some(), "a scan after dropped ones finds nothing");
+    }
+    ensure!(kv.delete(b"beside").await?, "what was written beside halted scans is not there");
+    for scan in &mut halted {
+        ensure!(scan.try_next().await?.is_some(), "a halted scan does not go on");
+    }
+    drop(halted);
+    clear(kv, b"halt/").await
+}
+
 pub(crate) fn ends_when_dropped<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.scenario(async |scene| halts_nobody(&scene.store).await)?;
     bench.property((distinct_keys(1..20), 0_usize..20), async |scene, (keys, taken)| {
         let kv = &scene.store;
         for key in &keys {
@@ -185,7 +231,7 @@ async fn write(kv: &impl KvStore, keys: &BTreeSet<String>) -> Result<(), Violati
 }
 
 async fn clear(kv: &impl KvStore, prefix: &[u8]) -> Result<(), Violation> {
-    let keys: Vec<Bytes> = kv.scan(prefix).try_collect().await?;
+    let keys = all_keys(kv, prefix).await?;
     let keys: Vec<_> = keys.iter().map(|key| &key[..]).collect();
     kv.delete_many(&keys).await?;
     Ok(())

@@ -2,22 +2,24 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use derp_kv_core::{Counter, Expiry, KvStore, Result, Ttl};
+use derp_kv_core::{Counter, Error, ErrorKind, Expiry, KvStore, Result, Ttl};
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Naive {
     records: Arc<Mutex<BTreeMap<Bytes, Record>>>,
     claims_deletions: bool,
     clock: Clock,
+    longest_key: Option<usize>,
 }
 
 /// From the time that has passed for the store and a TTL to a deadline.
@@ -41,10 +43,17 @@ impl Clock {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Record {
     value: Bytes,
     deadline: Option<Instant>,
+}
+
+impl fmt::Debug for Naive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the records: what a store prints of itself shows no values.
+        f.debug_struct("Naive").finish_non_exhaustive()
+    }
 }
 
 impl Record {
@@ -76,15 +85,28 @@ impl Naive {
         Self { clock: Clock { dates, ..Clock::default() }, ..Self::default() }
     }
 
+    /// Takes no key that is longer.
+    pub(crate) fn with_longest_key(bytes: usize) -> Self {
+        Self { longest_key: Some(bytes), ..Self::default() }
+    }
+
+    fn check(&self, key: &[u8]) -> Result<()> {
+        if self.longest_key.is_some_and(|longest| key.len() > longest) {
+            return Err(Error::new(ErrorKind::InvalidArgument, "the key is too long"));
+        }
+        Ok(())
+    }
+
     /// Runs `work` on the live record of `key`, in one step.
-    async fn with<T>(&self, key: &[u8], work: impl FnOnce(&mut Option<Record>) -> T) -> T {
+    async fn with<T>(&self, key: &[u8], work: impl FnOnce(&mut Option<Record>) -> T) -> Result<T> {
+        self.check(key)?;
         let mut records = self.records.lock().await;
         let mut record = records.remove(key).filter(Record::is_live);
         let output = work(&mut record);
         if let Some(record) = record {
             records.insert(Bytes::copy_from_slice(key), record);
         }
-        output
+        Ok(output)
     }
 }
 
@@ -98,7 +120,7 @@ impl KvStore for Naive {
         let read = |record: &mut Option<Record>| {
             record.as_ref().map(|record| (record.value.clone(), record.expiry()))
         };
-        Ok(self.with(key, read).await)
+        self.with(key, read).await
     }
 
     async fn exists(&self, key: &[u8]) -> Result<bool> {
@@ -130,12 +152,12 @@ impl KvStore for Naive {
 
     async fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
         let ttl = Ttl::optional(ttl)?;
-        self.with(key, |record| *record = Some(Record::new(value, ttl, self.clock))).await;
-        Ok(())
+        self.with(key, |record| *record = Some(Record::new(value, ttl, self.clock))).await
     }
 
     async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
         Ttl::optional(ttl)?;
+        items.iter().try_for_each(|(key, _)| self.check(key))?;
         for (key, value) in items {
             self.set(key, value, ttl).await?;
         }
@@ -143,10 +165,11 @@ impl KvStore for Naive {
     }
 
     async fn delete(&self, key: &[u8]) -> Result<bool> {
-        Ok(self.with(key, |record| record.take().is_some()).await || self.claims_deletions)
+        Ok(self.with(key, |record| record.take().is_some()).await? || self.claims_deletions)
     }
 
     async fn delete_many(&self, keys: &[&[u8]]) -> Result<u64> {
+        keys.iter().try_for_each(|key| self.check(key))?;
         let mut count = 0;
         for key in keys {
             count += u64::from(self.delete(key).await?);
@@ -161,7 +184,7 @@ impl KvStore for Naive {
             *record = Record::new(&record.value, Some(ttl), self.clock);
             true
         };
-        Ok(self.with(key, redate).await)
+        self.with(key, redate).await
     }
 
     async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {
@@ -171,7 +194,7 @@ impl KvStore for Naive {
             record.get_or_insert_with(|| Record::new(value, ttl, self.clock));
             absent
         };
-        Ok(self.with(key, write).await)
+        self.with(key, write).await
     }
 
     async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
@@ -186,7 +209,7 @@ impl KvStore for Naive {
             record.value = value.to_string().into();
             Ok(Counter { value, expiry: record.expiry() })
         };
-        self.with(key, add).await
+        self.with(key, add).await?
     }
 
     async fn compare_and_set(
@@ -204,13 +227,13 @@ impl KvStore for Naive {
             }
             equal
         };
-        Ok(self.with(key, swap).await)
+        self.with(key, swap).await
     }
 
     async fn compare_and_delete(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
         let delete = |record: &mut Option<Record>| {
             record.take_if(|record| record.value == expected).is_some()
         };
-        Ok(self.with(key, delete).await)
+        self.with(key, delete).await
     }
 }

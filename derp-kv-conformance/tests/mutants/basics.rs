@@ -1,4 +1,7 @@
+mod apart;
+mod folds;
 mod lengths;
+mod long;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -11,7 +14,11 @@ use super::broken::{Mutant, mutant};
 use super::defect::{Ttl, defect, defects};
 
 pub(super) fn mutants() -> Vec<Mutant> {
-    let mut mutants = vec![
+    [own(), lengths::mutants(), apart::mutants(), long::mutants()].into_iter().flatten().collect()
+}
+
+fn own() -> Vec<Mutant> {
+    vec![
         mutant::<StaleCache>(
             "basics::reads_your_writes",
             "`get` keeps what it has read once, whatever is written later",
@@ -34,9 +41,7 @@ pub(super) fn mutants() -> Vec<Mutant> {
             "`delete` is true for a missing key",
         ),
         mutant::<DeleteOnlyLooks>("basics::delete_reports_presence", "`delete` leaves the value"),
-    ];
-    mutants.extend(lengths::mutants());
-    mutants
+    ]
 }
 
 #[derive(Clone, Debug, Default)]

@@ -146,6 +146,7 @@ struct Opens {
     defect: fn() -> Arc<dyn Defect>,
     lie: Lie,
     case_timeout: Duration,
+    longest_key: Option<usize>,
 }
 
 #[async_trait]
@@ -180,7 +181,11 @@ impl Harness for Opens {
 
     fn profile(&self) -> Profile {
         // What an author gets who sets nothing: a law must not miss a defect by chance.
-        Profile::default().without_seeds().case_timeout(self.case_timeout)
+        let profile = Profile::default().without_seeds().case_timeout(self.case_timeout);
+        match self.longest_key {
+            Some(bytes) => profile.longest_key(bytes),
+            None => profile,
+        }
     }
 }
 
@@ -194,12 +199,13 @@ pub(crate) struct Mutant {
     defect: fn() -> Arc<dyn Defect>,
     lie: Lie,
     case_timeout: Duration,
+    longest_key: Option<usize>,
 }
 
 impl Mutant {
     pub(crate) fn run(&self) -> LawReport {
-        let Self { defect, lie, case_timeout, .. } = *self;
-        run_law(Opens { defect, lie, case_timeout }, self.law)
+        let Self { defect, lie, case_timeout, longest_key, .. } = *self;
+        run_law(Opens { defect, lie, case_timeout, longest_key }, self.law)
     }
 }
 
@@ -210,7 +216,8 @@ pub(crate) fn mutant<D: Defect + Default>(law: &'static str, wrong: &'static str
     // Where a defect is generic, its parameter tells what is wrong.
     let name = path.rsplit_once("::").map_or(path, |(_, name)| name).trim_end_matches('>');
     let defect = || Arc::new(D::default()) as Arc<dyn Defect>;
-    Mutant { law, name, wrong, defect, lie: Lie::None, case_timeout: Duration::from_secs(20) }
+    let case_timeout = Duration::from_secs(20);
+    Mutant { law, name, wrong, defect, lie: Lie::None, case_timeout, longest_key: None }
 }
 
 /// [`mutant`], where a call that takes longer is taken for hung.
@@ -230,4 +237,13 @@ pub(crate) fn lying(
     wrong: &'static str,
 ) -> Mutant {
     Mutant { name, lie, ..mutant::<Honest>(law, wrong) }
+}
+
+/// [`mutant`], of a store that declares its longest key.
+pub(crate) fn bounded<D: Defect + Default>(
+    law: &'static str,
+    wrong: &'static str,
+    longest_key: usize,
+) -> Mutant {
+    Mutant { longest_key: Some(longest_key), ..mutant::<D>(law, wrong) }
 }

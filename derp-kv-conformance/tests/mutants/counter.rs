@@ -1,3 +1,5 @@
+mod near;
+
 use derp_kv_core::{Counter, ErrorKind, Expiry, KvStore, Result};
 use derp_kv_memory::MemoryStore;
 
@@ -5,6 +7,10 @@ use super::broken::{Mutant, mutant};
 use super::defect::{Ttl, defects};
 
 pub(super) fn mutants() -> Vec<Mutant> {
+    [own(), near::mutants()].into_iter().flatten().collect()
+}
+
+fn own() -> Vec<Mutant> {
     vec![
         mutant::<Immortal>("counter::creates_at_by", "a new counter gets no TTL"),
         mutant::<StartsAtOne>("counter::creates_at_by", "a new counter starts at 1"),

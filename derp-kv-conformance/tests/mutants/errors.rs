@@ -1,3 +1,6 @@
+mod doubts;
+mod shows;
+
 use std::time::Duration;
 
 use derp_kv_core::{Counter, Error, ErrorKind, KvStore, Result};
@@ -7,6 +10,10 @@ use super::broken::{Mutant, mutant};
 use super::defect::{Ttl, defects};
 
 pub(super) fn mutants() -> Vec<Mutant> {
+    [own(), doubts::mutants(), shows::mutants()].into_iter().flatten().collect()
+}
+
+fn own() -> Vec<Mutant> {
     vec![
         mutant::<QuotesValue>("errors::never_show_values", "an error quotes the value"),
         mutant::<QuotesArgument>(

@@ -1,4 +1,8 @@
+mod literal;
+mod pages;
+
 use std::collections::HashSet;
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -7,12 +11,16 @@ use derp_kv_core::{KvStore, Result};
 use derp_kv_memory::MemoryStore;
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, Semaphore};
 
 use super::broken::{Mutant, mutant};
 use super::defect::{Ttl, defect, defects, gap};
 
 pub(super) fn mutants() -> Vec<Mutant> {
+    [own(), literal::mutants(), pages::mutants()].into_iter().flatten().collect()
+}
+
+fn own() -> Vec<Mutant> {
     vec![
         mutant::<Glob>("scan::prefix_is_literal", "the prefix of a scan is a glob"),
         mutant::<EmptyIsNone>("scan::prefix_is_literal", "the empty prefix finds nothing"),
@@ -24,6 +32,11 @@ pub(super) fn mutants() -> Vec<Mutant> {
         mutant::<Remembers>("scan::never_invents", "a scan yields deleted keys"),
         mutant::<Contains>("scan::never_invents", "a scan yields keys that hold the prefix"),
         mutant::<Locks>("scan::ends_when_dropped", "a scan locks the store until it ends"),
+        mutant::<TakesConnections>("scan::ends_when_dropped", "a scan keeps one of 16 connections"),
+        mutant::<LosesConnections>(
+            "scan::ends_when_dropped",
+            "a dropped scan loses one of 100 connections",
+        ),
         mutant::<Drains>("scan::ends_when_dropped", "a scan takes the keys out while it lasts"),
     ]
 }
@@ -72,6 +85,65 @@ defect! { Locks []
             })
         };
         stream::once(locked).flatten().boxed()
+    }
+}
+
+/// A connection for each scan and call.
+async fn connected(
+    pool: Arc<Semaphore>,
+    keys: BoxStream<'static, Result<Bytes>>,
+    lost: bool,
+) -> BoxStream<'static, Result<Bytes>> {
+    let connection = pool.acquire_owned().await.ok();
+    if lost {
+        // Given back by who comes to the end alone.
+        let mut connection = connection.map(ManuallyDrop::new);
+        let end = stream::once(async move {
+            connection.take().map(ManuallyDrop::into_inner);
+        });
+        return keys.chain(end.filter_map(|()| std::future::ready(None))).boxed();
+    }
+    keys.inspect(move |_| {
+        let _ = &connection;
+    })
+    .boxed()
+}
+
+#[derive(Clone, Debug)]
+struct TakesConnections(Arc<Semaphore>);
+
+impl Default for TakesConnections {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(16)))
+    }
+}
+
+defect! { TakesConnections []
+    set(self, kv, key, value, ttl) {
+        let _connection = self.0.acquire().await;
+        kv.set(key, value, ttl).await
+    }
+    scan(self, kv, prefix) {
+        stream::once(connected(self.0.clone(), kv.scan(prefix), false)).flatten().boxed()
+    }
+}
+
+#[derive(Clone, Debug)]
+struct LosesConnections(Arc<Semaphore>);
+
+impl Default for LosesConnections {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(100)))
+    }
+}
+
+defect! { LosesConnections []
+    set(self, kv, key, value, ttl) {
+        let _connection = self.0.acquire().await;
+        kv.set(key, value, ttl).await
+    }
+    scan(self, kv, prefix) {
+        stream::once(connected(self.0.clone(), kv.scan(prefix), true)).flatten().boxed()
     }
 }
 

@@ -26,6 +26,14 @@ use crate::store::observer::Observer;
 ///
 /// * `basics::any_bytes`: keys and values are arbitrary bytes: empty, NUL, not UTF-8, glob
 ///   characters, a mebibyte. The empty key is a key.
+/// * `basics::keys_are_told_apart`: keys that differ in any byte are different keys: nothing is
+///   trimmed, folded, decoded or cut, and no key is the store's own.
+/// * `basics::long_keys`: a key may be a mebibyte long. A backend may document a lower limit, of
+///   1,280 bytes or more: the helpers need as much.
+/// * `basics::too_long_keys_are_refused`: a key above a backend's limit is
+///   [`InvalidArgument`](crate::ErrorKind::InvalidArgument) to `set`, `mset`, `set_nx` and `incr`,
+///   and nothing is written, nor of the batch that it is in. To the other operations it is
+///   `InvalidArgument` or absent.
 /// * `basics::missing_is_not_an_error`: a missing key is `None`, `false` or 0, never an error.
 /// * `expiry::expired_is_absent`: an expired key is absent to every operation, at once.
 /// * `expiry::any_history_keeps_its_deadlines`: over any history of operations, a key lives
@@ -60,7 +68,10 @@ use crate::store::observer::Observer;
 ///   serves as before: none keeps a connection, a permit or a lock.
 /// * `concurrency::lets_others_run`: a loop of operations lets the other tasks of its thread run: an
 ///   operation that never waits takes part in tokio's cooperative budget.
-/// * `errors::never_show_values`: no error shows a value.
+/// * `errors::never_show_values`: no error shows a value or a part of one, nor does its source.
+///   Keys may show.
+/// * `errors::debug_shows_no_values`: what [`Debug`](std::fmt::Debug) prints of a store shows none
+///   either.
 /// * `errors::refusals_are_certain`: a call refused for its argument, or for what the key holds,
 ///   is neither [`may_have_applied`](crate::Error::may_have_applied) nor
 ///   [`is_transient`](crate::Error::is_transient).
@@ -222,6 +233,8 @@ pub trait KvStore: fmt::Debug + Send + Sync + 'static {
     /// * `scan::prefix_is_literal`: no byte of the prefix is a wildcard.
     /// * `scan::sees_every_stable_key`: a key that exists during the whole scan is yielded at
     ///   least once.
+    /// * `scan::covers_every_page`: so it is over any number of pages, also where a page holds
+    ///   expired keys only, and where keys are rewritten, or deleted once they are yielded.
     /// * `scan::never_invents`: a key that never existed is never yielded, nor one without the
     ///   prefix.
     /// * `scan::ends_when_dropped`: a dropped stream stops, and harms nothing.

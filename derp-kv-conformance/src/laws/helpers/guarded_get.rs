@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Failed, Gate, LONG, Runs, WORK, until_absent};
 use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
-use crate::input::{Blob, bytes, lasting, value};
+use crate::input::{Blob, key_bytes, lasting, value};
 use crate::laws::expect;
 use crate::scene::Handle;
 use crate::violation::{Violation, ensure, ensure_eq};
@@ -30,7 +30,7 @@ async fn compute<S: KvStoreExt>(kv: S, runs: Runs) -> Result<Bytes, Violation> {
 }
 
 pub(crate) fn guarded_get_keeps_what_it_computes<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
-    let key = bytes().prop_filter("a reserved key", |key| !super::is_reserved(key));
+    let key = key_bytes().prop_filter("a reserved key", |key| !super::is_reserved(key));
     let inputs = (key, value(), lasting());
     bench.property(inputs, async |scene, (key, value, ttl)| {
         let handles = scene.handles(2).await?;

@@ -1,0 +1,11 @@
+use super::families::families;
+use super::siblings::tell_apart;
+use crate::Harness;
+use crate::bench::{Bench, LawResult};
+
+pub(crate) fn keys_are_told_apart<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    // A few families at a time, so that none takes long on a store whose writes are slow.
+    families().chunks(12).try_for_each(|families| {
+        bench.scenario(async |scene| tell_apart(&scene.store, families).await)
+    })
+}
