@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_lost_connection_had_sent_never_lands_behind_a_later_write() {
-    let (config, runtime) = shared().unwrap();
+    let (config, runtime) = shared().await.unwrap();
     let proxy = Proxy::start(config.server.get_ports()[0]).await.unwrap();
     let mut over_proxy = PostgresConfig { connections: 1, ..config.clone() };
     over_proxy.server = postgres::server_config(proxy.port());
@@ -49,7 +49,7 @@ async fn what_a_lost_connection_had_sent_never_lands_behind_a_later_write() {
 
 #[tokio::test]
 async fn a_lost_answer_is_told_as_unknown() {
-    let (config, runtime) = shared().unwrap();
+    let (config, runtime) = shared().await.unwrap();
     let proxy = Proxy::start(config.server.get_ports()[0]).await.unwrap();
     let over_proxy = PostgresConfig { server: postgres::server_config(proxy.port()), ..config };
     let kv = PostgresStore::connect(over_proxy, runtime).await.unwrap();
@@ -71,7 +71,7 @@ async fn a_lost_answer_is_told_as_unknown() {
 
 #[tokio::test]
 async fn a_silent_network_is_given_up_and_used_again() {
-    let (config, runtime) = shared().unwrap();
+    let (config, runtime) = shared().await.unwrap();
     let proxy = Proxy::start(config.server.get_ports()[0]).await.unwrap();
     let server = postgres::server_config(proxy.port());
     let op_timeout = Duration::from_secs(2);
@@ -96,7 +96,7 @@ async fn a_silent_network_is_given_up_and_used_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_comes_back_is_used_again() {
     let mut server = Server::start().await.unwrap();
-    let (_, runtime) = shared().unwrap();
+    let (_, runtime) = shared().await.unwrap();
     let kv = PostgresStore::connect(server.config(), runtime).await.unwrap();
     kv.set(b"kept", b"v", None).await.unwrap();
     server.stop();
@@ -151,7 +151,7 @@ async fn errors_say_what_failed_and_show_no_secret() {
     .await;
     errors.push((asleep.set(b"errors", b"secret", None).await, ErrorKind::ReadOnly));
 
-    let (_, runtime) = shared().unwrap();
+    let (_, runtime) = shared().await.unwrap();
     let nobody = |change: &dyn Fn(&mut PostgresConfig)| {
         let mut config = config.clone();
         change(&mut config);

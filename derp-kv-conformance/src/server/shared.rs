@@ -81,7 +81,7 @@ impl<T: Send + Sync + 'static> Default for Shared<T> {
 pub fn shared_runtime() -> Handle {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| {
-        let built = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let built = Builder::new_multi_thread().worker_threads(2).enable_all().build();
         built.unwrap_or_else(|error| panic!("there is no runtime: {error}"))
     });
     runtime.handle().clone()

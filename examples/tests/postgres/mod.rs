@@ -8,13 +8,13 @@ use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use derp_kv_conformance::{BoxError, Shared, shared_runtime};
 use derp_kv_core::KvStore;
 use derp_kv_examples::postgres_store::{PostgresConfig, PostgresStore};
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Handle;
 use tokio::time::sleep;
 use tokio_postgres::{Client, NoTls};
 
@@ -154,31 +154,15 @@ impl Server {
 
 /// The server that a whole target shares, and the runtime on which its stores have their
 /// connections: a law's own runtime ends before the stores do.
-pub(crate) fn shared() -> Result<(PostgresConfig, Handle), String> {
-    static SHARED: OnceLock<Result<(Runtime, Server), String>> = OnceLock::new();
-    let shared = SHARED.get_or_init(|| {
-        // Away from the runtime of the one who asks first.
-        let starting = std::thread::spawn(|| {
-            let runtime = runtime();
-            runtime.block_on(Server::start()).map(|server| (runtime, server))
-        });
-        starting.join().map_err(|_| "the start of the server panicked".to_owned())?
-    });
-    let (runtime, server) = shared.as_ref().map_err(Clone::clone)?;
-    Ok((server.config(), runtime.handle().clone()))
-}
-
-pub(crate) fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .expect("a runtime")
+pub(crate) async fn shared() -> Result<(PostgresConfig, Handle), BoxError> {
+    static SERVER: Shared<Server> = Shared::new();
+    let server = SERVER.get(|| async { Ok(Server::start().await?) }).await?;
+    Ok((server.config(), shared_runtime()))
 }
 
 /// A store of its own on the shared server, with connections of its own.
 pub(crate) async fn open() -> PostgresStore {
-    let (config, runtime) = shared().expect("a server");
+    let (config, runtime) = shared().await.expect("a server");
     PostgresStore::connect(config, runtime).await.expect("a store")
 }
 
@@ -262,7 +246,7 @@ fn free_port() -> Result<u16, String> {
 pub(crate) async fn with(
     change: impl FnOnce(&mut PostgresConfig),
 ) -> (PostgresStore, PostgresConfig) {
-    let (mut config, runtime) = shared().expect("a server");
+    let (mut config, runtime) = shared().await.expect("a server");
     change(&mut config);
     (PostgresStore::connect(config.clone(), runtime).await.expect("a store"), config)
 }
