@@ -10,12 +10,16 @@ use suite::{OnValkey, Place};
 
 struct ThreePrimaries;
 
+async fn addresses() -> Result<Vec<(String, u16)>, BoxError> {
+    static CLUSTER: Shared<Cluster> = Shared::new();
+    let start = || async { Ok(Cluster::start(3, 1).await?) };
+    Ok(CLUSTER.get(start).await?.addresses())
+}
+
 #[async_trait]
 impl Place for ThreePrimaries {
     async fn config() -> Result<ValkeyConfig, BoxError> {
-        static CLUSTER: Shared<Cluster> = Shared::new();
-        let cluster = CLUSTER.get(|| async { Ok(Cluster::start(3, 1).await?) }).await?;
-        Ok(ValkeyConfig::default().addresses(cluster.addresses()).mode(Mode::Cluster))
+        Ok(ValkeyConfig::default().addresses(addresses().await?).mode(Mode::Cluster))
     }
 }
 

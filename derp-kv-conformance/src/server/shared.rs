@@ -1,5 +1,6 @@
 use std::sync::OnceLock;
 
+use futures_core::future::BoxFuture;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::OnceCell;
 
@@ -53,15 +54,21 @@ impl<T: Send + Sync + 'static> Shared<T> {
     ///
     /// What `make` failed with, each time: it is not tried again, so that a server that is not
     /// installed is looked for once and not for each law.
-    pub async fn get<F>(&'static self, make: impl FnOnce() -> F) -> Result<&'static T, BoxError>
+    pub fn get<F>(
+        &'static self,
+        make: impl FnOnce() -> F + Send + 'static,
+    ) -> BoxFuture<'static, Result<&'static T, BoxError>>
     where
         F: Future<Output = Result<T, BoxError>> + Send + 'static,
     {
-        let made = self.made.get_or_init(async || match shared_runtime().spawn(make()).await {
-            Ok(made) => made.map_err(|error| with_sources(&*error)),
-            Err(error) => Err(error.to_string()),
+        let made = self.made.get_or_init(|| async {
+            match shared_runtime().spawn(make()).await {
+                Ok(made) => made.map_err(|error| with_sources(&*error)),
+                Err(error) => Err(error.to_string()),
+            }
         });
-        made.await.as_ref().map_err(|error| error.clone().into())
+        // Boxed: whether it is `Send` is seen here, and not guessed by each async trait that asks.
+        Box::pin(async { made.await.as_ref().map_err(|error| error.clone().into()) })
     }
 }
 
