@@ -10,16 +10,16 @@ use suite::{OnValkey, Place};
 
 struct ThreePrimaries;
 
-async fn addresses() -> Result<Vec<(String, u16)>, BoxError> {
-    static CLUSTER: Shared<Cluster> = Shared::new();
-    let start = || async { Ok(Cluster::start(3, 1).await?) };
-    Ok(CLUSTER.get(start).await?.addresses())
+async fn start() -> Result<Cluster, BoxError> {
+    Ok(Cluster::start(3, 1).await?)
 }
 
 #[async_trait]
 impl Place for ThreePrimaries {
     async fn config() -> Result<ValkeyConfig, BoxError> {
-        Ok(ValkeyConfig::default().addresses(addresses().await?).mode(Mode::Cluster))
+        static CLUSTER: Shared<Cluster> = Shared::new();
+        let addresses = CLUSTER.get(start).await?.addresses();
+        Ok(ValkeyConfig::default().addresses(addresses).mode(Mode::Cluster))
     }
 }
 

@@ -59,10 +59,12 @@ impl<T: Send + Sync + 'static> Shared<T> {
         make: impl FnOnce() -> F + Send + 'static,
     ) -> BoxFuture<'static, Result<&'static T, BoxError>>
     where
-        F: Future<Output = Result<T, BoxError>> + Send + 'static,
+        F: Future<Output = Result<T, BoxError>>,
     {
         let made = self.made.get_or_init(|| async {
-            match shared_runtime().spawn(make()).await {
+            // On a thread of its own, so that the future need not be `Send`.
+            let make = move || shared_runtime().block_on(make());
+            match shared_runtime().spawn_blocking(make).await {
                 Ok(made) => made.map_err(|error| with_sources(&*error)),
                 Err(error) => Err(error.to_string()),
             }
