@@ -14,7 +14,7 @@ export VALKEY_SERVER POSTGRES_BIN
 # package, test target, and what its tests begin with
 stores=(
     "derp-kv-memory conformance unbounded::"
-    "derp-kv-memory conformance bounded::"
+    "derp-kv-memory conformance prefixed::"
     "derp-kv-examples redb_conformance fresh::"
     "derp-kv-valkey conformance standalone::"
     "derp-kv-valkey conformance_cluster"
@@ -33,7 +33,7 @@ run_all() {
         seconds=() output=$(mktemp)
         for ((number = 1; number <= runs; number++)); do
             began=$EPOCHREALTIME
-            if ! cargo test --locked --quiet -p "$package" --test "$target" -- ${filter:+"$filter"} >"$output" 2>&1; then
+            if ! timeout 600 cargo test --locked --quiet -p "$package" --test "$target" -- ${filter:+"$filter"} >"$output" 2>&1; then
                 alarms=$((alarms + 1))
                 echo "ALARM in run $number $beside:"
                 grep -A3 -E '^law `' "$output" || tail -n 20 "$output"

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use derp_kv_core::KvStore;
 use futures_util::FutureExt;
 use proptest::strategy::Strategy;
-use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
+use proptest::test_runner::{
+    Config, RngSeed, TestCaseError, TestCaseResult, TestError, TestRunner,
+};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
@@ -127,13 +129,15 @@ impl<H: Harness> Bench<'_, H> {
             }
             self.progress.begin(shown(&input));
             let outcome = runtime.block_on(async {
-                let mut scene = self.open(self.slack()).await?;
                 // Caught here rather than by proptest, which would not say that it was a panic.
-                let case = AssertUnwindSafe(in_time(timeout, case(&mut scene, input)));
+                let case = AssertUnwindSafe(async {
+                    let mut scene = self.open(self.slack()).await?;
+                    in_time(self.stretched(timeout), case(&mut scene, input)).await
+                });
                 case.catch_unwind().await.unwrap_or_else(|panic| Err(Violation::panicked(&*panic)))
             });
             self.progress.count();
-            outcome.map_err(|violation| failures.add(violation))
+            outcome.or_else(|violation| failures.add(violation))
         });
         runtime.shutdown_background();
         result.map_err(|error| match error {
@@ -151,10 +155,19 @@ impl<H: Harness> Bench<'_, H> {
         let timeout = self.timeout();
         let opened =
             tokio::time::timeout(timeout, Scene::open(self.harness, slack, &self.progress));
-        opened.await.unwrap_or_else(|_| {
+        let scene = opened.await.unwrap_or_else(|_| {
             let late = format!("the harness has opened no store within {timeout:?}");
             Err(Violation::of(Kind::NotTried, late))
-        })
+        })?;
+        if !self.is_virtual() && !self.progress.has_latency() {
+            self.progress.set_latency(latency(&scene.store).await);
+        }
+        Ok(scene)
+    }
+
+    /// A time-out, longer as calls take longer: a store far away is slow, and does not hang.
+    fn stretched(&self, timeout: Duration) -> Duration {
+        timeout.saturating_mul(self.progress.stretch())
     }
 
     /// A scene in which connections break. Where there are none, nothing can.
@@ -180,7 +193,7 @@ impl<H: Harness> Bench<'_, H> {
         self.progress.begin("the scene".to_owned());
         let outcome = runtime.block_on(async {
             let mut scene = self.open(self.slack()).await?;
-            in_time(self.timeout(), scenario(&mut scene)).await
+            in_time(self.stretched(self.timeout()), scenario(&mut scene)).await
         });
         self.progress.count();
         runtime.shutdown_background();
@@ -255,7 +268,7 @@ impl<H: Harness> Bench<'_, H> {
     }
 
     fn real_slack(&self) -> Duration {
-        self.profile.ttl_slack + resolution::lateness()
+        self.profile.ttl_slack.saturating_add(resolution::lateness())
     }
 
     fn timeout(&self) -> Duration {
@@ -289,29 +302,56 @@ impl<H: Harness> Bench<'_, H> {
 /// The failures of one property, of which proptest keeps only what they print.
 #[derive(Default)]
 struct Failures {
-    first: Cell<Option<Instant>>,
+    first: Cell<Option<(Instant, Kind)>>,
     seen: RefCell<Vec<Violation>>,
 }
 
 impl Failures {
-    fn add(&self, violation: Violation) -> TestCaseError {
-        self.first.set(self.first.get().or_else(|| Some(Instant::now())));
+    /// What proptest is told of a failed case. A shorter input that fails in another way is not
+    /// what is looked for: one that shows a declared deviation would hide a panic.
+    fn add(&self, violation: Violation) -> TestCaseResult {
+        let (_, kind) = self.first.get().unwrap_or((Instant::now(), violation.kind));
+        if self.first.get().is_none() {
+            self.first.set(Some((Instant::now(), kind)));
+        }
+        if violation.kind != kind {
+            return Ok(());
+        }
         let text = violation.to_string();
         self.seen.borrow_mut().push(violation);
-        TestCaseError::fail(text)
+        Err(TestCaseError::fail(text))
     }
 
     /// Whether no shorter input is looked for any more. A hang takes its whole time-out each time.
     fn are_enough(&self) -> bool {
-        let hangs = self.seen.borrow().iter().any(|violation| violation.kind == Kind::Hung);
-        hangs || self.first.get().is_some_and(|first| first.elapsed() > SHRINKING)
+        let enough = |(first, kind): (Instant, Kind)| {
+            kind == Kind::Hung || kind == Kind::NotTried || first.elapsed() > SHRINKING
+        };
+        self.first.get().is_some_and(enough)
     }
 
     fn named(&self, text: &str) -> Violation {
         let seen = self.seen.borrow();
         let found = seen.iter().find(|violation| violation.to_string() == text);
-        found.cloned().unwrap_or_else(|| Violation::new(text))
+        found.cloned().unwrap_or_else(|| Violation::of(Kind::Broken, text))
     }
+}
+
+/// How long a write takes here, by the quickest of a few that leave nothing behind. What a store makes
+/// of them is for the laws to see.
+async fn latency(store: &impl KvStore) -> Duration {
+    let mut quickest = Duration::MAX;
+    for _ in 0..3 {
+        let began = Instant::now();
+        let calls = async {
+            store.set(b"how long it takes", b"", None).await?;
+            store.delete(b"how long it takes").await
+        };
+        if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(1), calls).await {
+            quickest = quickest.min(began.elapsed() / 2);
+        }
+    }
+    if quickest == Duration::MAX { Duration::ZERO } else { quickest }
 }
 
 async fn in_time<T>(

@@ -25,6 +25,7 @@ pub enum Time {
 
 /// When a connection breaks under a call, see [`Harness::sever`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Cut {
     /// Before the server has seen the request.
     Before,

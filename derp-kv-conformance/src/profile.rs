@@ -7,7 +7,7 @@ use crate::{Law, fresh, resolution};
 const LEAST_LONGEST_KEY: usize = 1_280;
 
 /// How long a key every store takes that declares nothing else: a mebibyte.
-const LONGEST_KEY: usize = 1 << 20;
+pub(crate) const LONGEST_KEY: usize = 1 << 20;
 
 /// How thoroughly to test, how much time to allow, and where the store is known to deviate.
 ///

@@ -1,6 +1,7 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// How far a law has come, to be told from outside when it hangs, and what it found of the harness.
 #[derive(Debug, Default)]
@@ -8,6 +9,8 @@ pub(crate) struct Progress {
     cases: AtomicU64,
     current: Mutex<String>,
     defaults: Mutex<Vec<DefaultMethod>>,
+    /// How long a call takes, once it was measured.
+    latency: OnceLock<Duration>,
 }
 
 /// A method of the harness that the law needed and that was left as it is by default.
@@ -60,6 +63,21 @@ impl Progress {
 
     pub(crate) fn count(&self) {
         self.cases.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_latency(&self) -> bool {
+        self.latency.get().is_some()
+    }
+
+    pub(crate) fn set_latency(&self, latency: Duration) {
+        self.latency.get_or_init(|| latency);
+    }
+
+    /// How many times longer than on a store nearby things take here: time-outs are made for calls of
+    /// up to two milliseconds.
+    pub(crate) fn stretch(&self) -> u32 {
+        let millis = self.latency.get().map_or(0, Duration::as_millis);
+        u32::try_from(millis / 2).unwrap_or(u32::MAX).clamp(1, 100)
     }
 
     pub(crate) fn note(&self, default: DefaultMethod) {

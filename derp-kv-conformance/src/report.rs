@@ -1,9 +1,10 @@
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use crate::profile::LONGEST_KEY;
 use crate::{Law, Profile, Time, resolution};
 
 /// What a law came to on a store.
@@ -72,6 +73,8 @@ pub struct LawReport {
     pub time: Duration,
     /// What its random inputs were made from, see [`Profile::seed`].
     pub seed: u64,
+    /// The methods of the harness that it asked for and that were left at their defaults.
+    pub defaults: Vec<&'static str>,
     /// What it came to.
     #[serde(flatten)]
     pub verdict: Verdict,
@@ -90,7 +93,7 @@ impl fmt::Display for LawReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Law { id, sentence, .. } = self.law;
         match &self.verdict {
-            Verdict::Holds => write!(f, "law `{id}` holds: {sentence}"),
+            Verdict::Holds => write!(f, "law `{id}` holds: {sentence}")?,
             Verdict::Violated { observed, history } => {
                 writeln!(f, "law `{id}` violated: {sentence}")?;
                 writeln!(f, "  observed: {observed}")?;
@@ -98,23 +101,25 @@ impl fmt::Display for LawReport {
                     writeln!(f, "  shortest history: {history}")?;
                 }
                 writeln!(f, "  same inputs again: Profile::seed({})", self.seed)?;
-                write!(f, "  if intended: Profile::deviates({id:?}, \"<why>\")")
+                write!(f, "  if intended: Profile::deviates({id:?}, \"<why>\")")?;
             }
             Verdict::Deviates { reason, observed } => {
                 writeln!(f, "law `{id}` deviates as declared: {reason}")?;
-                write!(f, "  observed: {observed}")
+                write!(f, "  observed: {observed}")?;
             }
             Verdict::Unfounded { reason } => {
                 writeln!(f, "law `{id}` is declared as a deviation ({reason}) but holds")?;
-                write!(f, "  remove the declaration: Profile::deviates({id:?}, …)")
+                writeln!(f, "  same inputs again: Profile::seed({})", self.seed)?;
+                write!(f, "  remove the declaration: Profile::deviates({id:?}, …)")?;
             }
             Verdict::Unproved { why } => {
-                write!(f, "law `{id}` is unproved: {sentence}\n  {why}")
+                write!(f, "law `{id}` is unproved: {sentence}\n  {why}")?;
             }
             Verdict::NotTried { why } => {
-                write!(f, "law `{id}` was not tried, so nothing is known of it\n  {why}")
+                write!(f, "law `{id}` was not tried, so nothing is known of it\n  {why}")?;
             }
         }
+        self.defaults.iter().try_for_each(|default| write!(f, "\n  left at its default: {default}"))
     }
 }
 
@@ -133,15 +138,32 @@ pub struct HarnessReport {
     /// How much later than asked a TTL might end, see [`Profile::ttl_resolution`].
     #[serde(rename = "ttl_resolution_seconds", serialize_with = "seconds")]
     pub ttl_resolution: Duration,
+    /// How long after that it might still show, in real time, see [`Profile::ttl_slack`].
+    #[serde(rename = "ttl_slack_seconds", serialize_with = "seconds")]
+    pub ttl_slack: Duration,
+    /// How many bytes the longest key has, see [`Profile::longest_key`].
+    pub longest_key: usize,
+    /// Whether the store has no connection that could break, see [`Profile::embedded`].
+    pub embedded: bool,
     /// The methods of the harness that laws asked for and that were left at their defaults.
     pub defaults: Vec<&'static str>,
 }
 
 impl HarnessReport {
     pub(crate) fn new(time: Time, profile: &Profile, defaults: Vec<&'static str>) -> Self {
-        let Profile { cases, rounds, seed, .. } = *profile;
-        let ttl_resolution = profile.promised_resolution();
-        Self { time, cases, rounds, seed, ttl_resolution, defaults }
+        let Profile { cases, rounds, seed, ttl_slack, embedded, .. } = *profile;
+        let (ttl_resolution, longest_key) = (profile.promised_resolution(), profile.key_limit());
+        Self {
+            time,
+            cases,
+            rounds,
+            seed,
+            ttl_resolution,
+            ttl_slack,
+            longest_key,
+            embedded,
+            defaults,
+        }
     }
 }
 
@@ -153,8 +175,17 @@ impl fmt::Display for HarnessReport {
             Time::Virtual => "virtual",
         };
         write!(f, "tested in {time} time with {cases} cases, {rounds} rounds and seed {seed}")?;
+        if self.time == Time::Real {
+            write!(f, "\nslack of TTLs: {:?}", self.ttl_slack)?;
+        }
         if self.ttl_resolution > resolution::FINEST {
             write!(f, "\ndeclared: TTLs end up to {:?} late", self.ttl_resolution)?;
+        }
+        if self.longest_key != LONGEST_KEY {
+            write!(f, "\ndeclared: the longest key has {} bytes", self.longest_key)?;
+        }
+        if self.embedded {
+            write!(f, "\ndeclared: embedded, without a connection that could break")?;
         }
         self.defaults.iter().try_for_each(|default| write!(f, "\nleft at its default: {default}"))
     }
@@ -261,15 +292,18 @@ impl fmt::Display for Report {
         let (store, suite) = (self.store, self.suite);
         writeln!(f, " on {store} in {seconds:.1} s (derp-kv-conformance {suite})")?;
         write!(f, "{}", self.harness)?;
-        // What keeps the harness from opening a store keeps all laws from being tried.
-        let mut told = BTreeSet::new();
+        // What keeps the harness from opening a store keeps all laws from being tried, and is one
+        // failure.
+        let mut untried = BTreeMap::<_, usize>::new();
         for failure in self.failures() {
             match &failure.verdict {
-                Verdict::NotTried { why } if !told.insert(why) => {}
+                Verdict::NotTried { why } => *untried.entry(why).or_default() += 1,
                 _ => write!(f, "\n\n{failure}")?,
             }
         }
-        Ok(())
+        untried.into_iter().try_for_each(|(why, laws)| {
+            write!(f, "\n\n{laws} laws were not tried, so nothing is known of them\n  {why}")
+        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::bench::{Bench, Failure, LawResult};
-use crate::progress::Progress;
+use crate::progress::{DefaultMethod, Progress};
 use crate::report::{HarnessReport, LawReport, Report, Verdict};
 use crate::seeds::Seeds;
 use crate::violation::{Kind, Violation};
@@ -78,20 +78,17 @@ pub fn run_all<H: Harness + Clone>(harness: &H) -> Report {
                     let report = run(&harness, law, None, &progress);
                     let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
                     show(ended.len() + 1, &report);
-                    ended.push((number, report, progress.defaults()));
+                    ended.push((number, report));
                 }
             });
         }
     });
     let mut ended = ended.into_inner().unwrap_or_else(PoisonError::into_inner);
-    ended.sort_by_key(|(number, ..)| *number);
-    let defaults: BTreeSet<_> = ended.iter().flat_map(|(_, _, defaults)| defaults).collect();
-    let described = HarnessReport::new(
-        harness.time(),
-        &harness.profile(),
-        defaults.into_iter().map(|default| default.describe()).collect(),
-    );
-    let laws = ended.into_iter().map(|(_, report, _)| report).collect();
+    ended.sort_by_key(|(number, _)| *number);
+    let laws: Vec<_> = ended.into_iter().map(|(_, report)| report).collect();
+    let defaults: BTreeSet<_> = laws.iter().flat_map(|law| &law.defaults).copied().collect();
+    let defaults = defaults.into_iter().collect();
+    let described = HarnessReport::new(harness.time(), &harness.profile(), defaults);
     Report::new::<H::Store>(described, laws, began.elapsed())
 }
 
@@ -119,7 +116,8 @@ pub fn assert_law<H: Harness>(harness: H, id: &str, manifest_dir: &str, source: 
     if !report.is_success() {
         panic!("{report}");
     }
-    if !matches!(report.verdict, Verdict::Holds) {
+    if !matches!(report.verdict, Verdict::Holds) || !report.defaults.is_empty() {
+        // What a test that passes prints is shown where its output is asked for.
         println!("{report}");
     }
 }
@@ -141,7 +139,8 @@ fn run<H: Harness>(
     };
     let verdict = judge(result, profile.deviations.get(law.id).cloned());
     let (cases, seed) = (progress.cases(), profile.seed);
-    LawReport { law, cases, time: began.elapsed(), seed, verdict }
+    let defaults = progress.defaults().into_iter().map(DefaultMethod::describe).collect();
+    LawReport { law, cases, time: began.elapsed(), seed, defaults, verdict }
 }
 
 fn judge(result: LawResult, declared: Option<String>) -> Verdict {
@@ -198,7 +197,17 @@ fn isolated<H: Harness>(
             );
         }
     };
-    match end.recv_timeout(law_timeout) {
+    let began = Instant::now();
+    let ended = loop {
+        // It grows once the law has found out how slow the store is.
+        let law_timeout = law_timeout.saturating_mul(watched.stretch());
+        match end.recv_timeout(law_timeout.saturating_sub(began.elapsed())) {
+            Err(RecvTimeoutError::Timeout)
+                if began.elapsed() < law_timeout.saturating_mul(watched.stretch()) => {}
+            ended => break ended,
+        }
+    };
+    match ended {
         Ok(result) => result,
         Err(RecvTimeoutError::Timeout) => Err(Failure {
             violation: Violation::of(

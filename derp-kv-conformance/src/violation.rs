@@ -57,12 +57,13 @@ impl fmt::Display for Violation {
 
 impl From<derp_kv_core::Error> for Violation {
     fn from(error: derp_kv_core::Error) -> Self {
-        // A store that can refuse the call for good shows what it is; one that is out of reach, or
-        // fails by itself, does not.
+        // Only these kinds say that the store will never take the call. The others come and go with
+        // a network, a disk or a right, so they tell nothing about the law.
         let kind = match error.kind() {
-            ErrorKind::AccessDenied | ErrorKind::Backend => Kind::Broken,
-            _ if error.is_transient() => Kind::Broken,
-            _ => Kind::Observed,
+            ErrorKind::Unsupported | ErrorKind::InvalidArgument | ErrorKind::NotAnInteger => {
+                Kind::Observed
+            }
+            _ => Kind::Broken,
         };
         Self::of(kind, format!("an operation that must succeed failed: {}", with_sources(&error)))
     }

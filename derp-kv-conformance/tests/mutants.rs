@@ -123,7 +123,7 @@ fn table(mutants: &[Mutant], kills: &Kills) -> String {
     let mut table = format!(
         "# Mutants\n\n\
          Each row is a store that is right but for one defect, the law that catches it, and how often \
-         it\ndid in {runs} runs, with the settings of an author who sets nothing. The suite's own \
+         it\ndid in {runs} runs, with the default number of cases and rounds. The suite's own \
          test runs every\nlaw on its mutants; it fails where one survives, and where a law has \
          none.\n\n\
          **Killed in each of {runs} runs: {killed} of {all} mutants. Every one of the {laws} laws \

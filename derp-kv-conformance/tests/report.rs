@@ -19,6 +19,8 @@ enum Fault {
     Nothing,
     /// A deletion is always reported as one.
     DeleteIsTrue,
+    /// The same, and it takes a fifth of a second.
+    DeleteIsTrueAndSlow,
     /// A deletion waits for ever.
     DeleteHangs,
     /// A deletion keeps its thread.
@@ -45,6 +47,10 @@ impl Layer for Breaks {
         }
         match self.0 {
             Fault::Nothing | Fault::DeleteIsTrue => call.await,
+            Fault::DeleteIsTrueAndSlow => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                call.await
+            }
             Fault::DeleteHangs => std::future::pending().await,
             Fault::DeleteBlocks => loop {
                 std::thread::park();
@@ -82,7 +88,8 @@ impl Harness for Bench {
     type Guard = ();
 
     async fn open(&self) -> Result<(Broken, ()), BoxError> {
-        let naive = Naive::claiming_deletions(self.fault == Fault::DeleteIsTrue);
+        let claims = [Fault::DeleteIsTrue, Fault::DeleteIsTrueAndSlow].contains(&self.fault);
+        let naive = Naive::claiming_deletions(claims);
         Ok((Layered::new(naive, Breaks(self.fault)), ()))
     }
 
@@ -175,7 +182,7 @@ fn a_declared_deviation_must_show() {
     assert_eq!(
         report.to_string(),
         "law `basics::delete_reports_presence` is declared as a deviation (it never looks) but \
-         holds\n  remove the declaration: \
+         holds\n  same inputs again: Profile::seed(7)\n  remove the declaration: \
          Profile::deviates(\"basics::delete_reports_presence\", …)"
     );
 }
@@ -232,6 +239,89 @@ fn only_what_the_law_observes_is_its_deviation() {
     }
 }
 
+/// Opens once, and panics the next time.
+struct PanicsLater(std::sync::atomic::AtomicU32);
+
+#[async_trait]
+impl Harness for PanicsLater {
+    type Store = Naive;
+    type Guard = ();
+
+    async fn open(&self) -> Result<(Naive, ()), BoxError> {
+        let before = self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        assert!(before == 0, "the port is taken");
+        Ok((Naive::claiming_deletions(true), ()))
+    }
+
+    fn profile(&self) -> Profile {
+        Profile::default().deviates(LAW, "it never looks")
+    }
+}
+
+#[test]
+fn a_harness_that_panics_is_no_deviation() {
+    let report = run(PanicsLater(Default::default()));
+    let told = observed(&report);
+    assert_eq!(told, "it deviates otherwise than declared: it panics: the port is taken");
+}
+
+/// Deletions of more than one byte panic, and the others are wrong as declared.
+#[derive(Clone, Copy, Debug)]
+struct PanicsOnLong;
+
+impl Layer for PanicsOnLong {
+    async fn around<T: Send>(
+        &self,
+        operation: Operation,
+        key: Option<&[u8]>,
+        call: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        let long = key.is_some_and(|key| key.len() > 1);
+        assert!(operation != Operation::Delete || !long, "a long key");
+        call.await
+    }
+}
+
+/// Of the inputs that a seed makes.
+struct TwoFaults {
+    seed: u64,
+}
+
+#[async_trait]
+impl Harness for TwoFaults {
+    type Store = Layered<Naive, PanicsOnLong>;
+    type Guard = ();
+
+    async fn open(&self) -> Result<(Self::Store, ()), BoxError> {
+        Ok((Layered::new(Naive::claiming_deletions(true), PanicsOnLong), ()))
+    }
+
+    fn time(&self) -> Time {
+        Time::Virtual
+    }
+
+    fn profile(&self) -> Profile {
+        Profile::default().without_seeds().seed(self.seed).deviates(LAW, "it never looks")
+    }
+}
+
+#[test]
+fn a_shorter_input_does_not_hide_what_failed_first() {
+    // Of many first inputs, some panic: shrinking these must not end at the declared deviation.
+    let mut panicked = 0;
+    for seed in 0..20 {
+        let report = run(TwoFaults { seed });
+        match &report.verdict {
+            Verdict::Violated { observed, .. } => {
+                assert!(observed.ends_with("it panics: a long key"), "{observed}");
+                panicked += 1;
+            }
+            verdict => assert!(matches!(verdict, Verdict::Deviates { .. }), "{verdict:?}"),
+        }
+    }
+    assert!(panicked > 0, "no first input had a long key");
+}
+
 #[derive(Clone)]
 struct Closed(Arc<std::sync::atomic::AtomicU32>);
 
@@ -266,6 +356,9 @@ fn a_harness_that_cannot_open_fails_at_once_with_its_words() {
     // The report of all laws says it once, and not for each law.
     let all = run_all(&Closed(asked)).to_string();
     assert_eq!(all.matches(why).count(), 1, "{all}");
+    let laws = LAWS.len();
+    let headline = format!("\n\n{laws} laws were not tried, so nothing is known of them\n  {why}");
+    assert!(all.ends_with(&headline), "{all}");
     assert!(all.contains(&format!("0 of {} laws pass", LAWS.len())), "{all}");
 }
 
@@ -333,8 +426,16 @@ fn a_failing_law_is_not_shrunk_for_long() {
     let Verdict::Violated { history: Some(history), .. } = &report.verdict else {
         panic!("{report}")
     };
-    // Seen once, and not looked for again.
     assert!(history.len() > 2, "{history}");
+    // Cases that held may have come first; after the one that hung, none was tried.
+    let hung = report.time.as_millis() / 300;
+    assert!(hung < 20, "{hung} cases hung");
+
+    // A wrong store that is slow: each case takes its time, and many shorter inputs fail as well.
+    let slow = Bench::with(Fault::DeleteIsTrueAndSlow).profile(Profile::without_seeds);
+    let report = run_law(Bench { time: Time::Real, ..slow }, law);
+    assert!(matches!(report.verdict, Verdict::Violated { .. }), "{report}");
+    assert!(report.time < Duration::from_secs(30), "{:?} went by", report.time);
 }
 
 #[test]

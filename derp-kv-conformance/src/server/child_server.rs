@@ -1,5 +1,4 @@
 use std::fs;
-use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -21,20 +20,19 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// the first one.
 const TRIES: u32 = 3;
 
-/// Becomes the server, after it has left a guard behind that reads a pipe: when the test process
-/// dies without having written to it, however it dies, the guard ends the server and removes the
-/// directory. `$$` is the id of the outer shell, which the server keeps.
+/// Becomes the server, after it has left a guard behind that reads a pipe: when the other end is
+/// closed, as it is when the test process ends in whatever way, the guard ends the server and removes
+/// the directory. `$$` is the id of the outer shell, which the server keeps.
 const GUARDED: &str = r#"
 dir=$1; shift
 exec 3<&0
 {
-    read -r _ <&3 || {
-        kill -TERM $$
-        left=50
-        while [ $left -gt 0 ] && kill -0 $$ 2>/dev/null; do sleep 0.1; left=$((left - 1)); done
-        kill -KILL $$ 2>/dev/null
-        rm -rf "$dir"
-    }
+    read -r _ <&3
+    kill -TERM $$ 2>/dev/null
+    left=50
+    while [ $left -gt 0 ] && kill -0 $$ 2>/dev/null; do sleep 0.1; left=$((left - 1)); done
+    kill -KILL $$ 2>/dev/null
+    rm -rf "$dir"
 } &
 exec "$@" 3<&- </dev/null
 "#;
@@ -42,7 +40,9 @@ exec "$@" 3<&- </dev/null
 /// A server on a free port of 127.0.0.1 that ends with the test process, however that ends.
 ///
 /// It has a directory of its own, in which it is started, and which goes with it. Its output is kept
-/// in the file `log` there. It needs a shell: it is for Unix.
+/// in the file `log` there. It is ended by SIGTERM, and five seconds later by SIGKILL; what it has
+/// started itself is left to it. Of the `Command` its program, arguments, directory and single
+/// variables are taken. It needs a shell: it is for Unix.
 ///
 /// # Examples
 ///
@@ -132,13 +132,15 @@ impl ChildServer {
     async fn listens(&mut self) -> Result<bool, Ended> {
         let began = Instant::now();
         while began.elapsed() < PATIENCE {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.is_ok() {
-                return Ok(true);
-            }
+            let listens = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await.is_ok();
+            // Somebody else may have taken the port: then the server is about to end.
+            sleep(PAUSE).await;
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return Err(Ended);
             }
-            sleep(PAUSE).await;
+            if listens {
+                return Ok(true);
+            }
         }
         Ok(false)
     }
@@ -175,11 +177,8 @@ struct Ended;
 
 impl Drop for ChildServer {
     fn drop(&mut self) {
-        // The guard goes first, while the id cannot belong to another process.
-        if let Some(mut guard) = self.child.stdin.take() {
-            let _ = guard.write_all(b"done\n");
-        }
-        let _ = self.child.kill();
+        // The guard hears of it, and ends the server.
+        drop(self.child.stdin.take());
         let _ = self.child.wait();
         let _ = fs::remove_dir_all(&self.directory);
     }

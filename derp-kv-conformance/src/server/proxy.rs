@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
@@ -18,7 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// It reads no protocol. It looks for bytes in what a client sends, such as a key, and cuts the
 /// connection that carries them. A client that encrypts, compresses or escapes its keys needs
-/// another way. The proxy runs on the runtime that started it.
+/// another way, and so does a server that gives a request up where its client has closed its half
+/// of the connection. For [`Cut::After`] a request must come in one piece of up to 64 KiB. The proxy
+/// runs on the runtime that started it.
 ///
 /// # Examples
 ///
@@ -119,40 +122,57 @@ async fn relay(mut client: TcpStream, upstream: SocketAddr, armed: Arc<Armed>) -
     let mut server = TcpStream::connect(upstream).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
-    let (mut up, mut down) = (vec![0; 64 * 1024], vec![0; 64 * 1024]);
+    let cut = {
+        let (from_client, to_client) = client.split();
+        let (from_server, to_server) = server.split();
+        // Both at once: who writes much and reads nothing meanwhile would else wait for ever.
+        tokio::select! {
+            cut = requests(from_client, to_server, &armed) => cut?,
+            ended = answers(from_server, to_client) => return ended,
+        }
+    };
+    if cut == Some(Cut::After) { exhaust(server).await } else { Ok(()) }
+}
+
+/// Passes on what the client sends, until what a cut waits for has been passed on, or would be.
+async fn requests(
+    mut client: ReadHalf<'_>,
+    mut server: WriteHalf<'_>,
+    armed: &Armed,
+) -> Result<Option<Cut>> {
+    let mut bytes = vec![0; 64 * 1024];
     // The end of what was sent before, in which the bytes that are waited for may begin.
     let mut recent = Vec::new();
     loop {
-        tokio::select! {
-            read = client.read(&mut up) => {
-                let sent = &up[..read?];
-                if sent.is_empty() {
-                    return Ok(());
-                }
-                recent.extend_from_slice(sent);
-                match armed.take(&recent) {
-                    Some(Cut::Before) => return Ok(()),
-                    Some(Cut::After) => {
-                        server.write_all(sent).await?;
-                        return exhaust(server).await;
-                    }
-                    None => server.write_all(sent).await?,
-                }
-                recent.drain(..recent.len() - armed.longest().min(recent.len()));
-            }
-            read = server.read(&mut down) => {
-                let answer = &down[..read?];
-                if answer.is_empty() {
-                    return Ok(());
-                }
-                client.write_all(answer).await?;
-            }
+        let read = client.read(&mut bytes).await?;
+        if read == 0 {
+            return Ok(None);
         }
+        recent.extend_from_slice(&bytes[..read]);
+        let cut = armed.take(&recent);
+        if cut != Some(Cut::Before) {
+            server.write_all(&bytes[..read]).await?;
+        }
+        if cut.is_some() {
+            return Ok(cut);
+        }
+        recent.drain(..recent.len() - armed.longest().saturating_sub(1).min(recent.len()));
     }
 }
 
-/// A server executes all that it was sent before it sees the end: once its own end comes back, the
-/// request has been executed.
+async fn answers(mut server: ReadHalf<'_>, mut client: WriteHalf<'_>) -> Result<()> {
+    let mut bytes = vec![0; 64 * 1024];
+    loop {
+        let read = server.read(&mut bytes).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        client.write_all(&bytes[..read]).await?;
+    }
+}
+
+/// Servers of databases execute what they were sent before they see its end: once their own end
+/// comes back, the request has been executed.
 async fn exhaust(mut server: TcpStream) -> Result<()> {
     server.shutdown().await?;
     let mut answers = Vec::new();

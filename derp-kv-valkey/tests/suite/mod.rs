@@ -64,10 +64,7 @@ impl<P: Place> Harness for OnValkey<P> {
         key: &[u8],
         cut: Cut,
     ) -> Result<(), BoxError> {
-        let fault = match cut {
-            Cut::Before => Fault::CutBefore,
-            Cut::After => Fault::CutAfter,
-        };
+        let fault = if cut == Cut::Before { Fault::CutBefore } else { Fault::CutAfter };
         let Some(proxy) = guard else {
             // Through TLS, and to the nodes of a cluster, no proxy reads along.
             return Err(NotProvided.into());
