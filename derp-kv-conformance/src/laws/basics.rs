@@ -3,6 +3,7 @@ mod families;
 mod lengths;
 mod long;
 mod siblings;
+mod sidecars;
 
 use std::collections::BTreeMap;
 

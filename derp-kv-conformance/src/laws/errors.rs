@@ -1,5 +1,8 @@
 mod traces;
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
 use std::time::Duration;
 
 use derp_kv_core::{Error, ErrorKind, KvStore, MAX_TTL};
@@ -194,10 +197,47 @@ pub(crate) fn debug_shows_no_values<H: Harness>(bench: &Bench<'_, H>) -> LawResu
                 conceals()?;
                 kv.compare_and_delete(b"swap", &secret).await?;
                 conceals()?;
+                // What is under way is known to the store as well.
+                let mut call = pin!(kv.set(b"under way", &secret, hour));
+                let ready = polled(call.as_mut()).await;
+                conceals()?;
+                if !ready {
+                    call.await?;
+                }
+                let mut call = pin!(kv.incr(b"under way", 1, None));
+                let ready = polled(call.as_mut()).await;
+                conceals()?;
+                if !ready {
+                    ensure!(call.await.is_err(), "incr takes text");
+                }
             }
+        }
+        for kv in &handles {
+            let (counter, traces) = (b"4819937205561", Traces::of(b"48199372055"));
+            let conceals = || {
+                let shows =
+                    traces.show_in(&format!("{kv:?}")) || traces.show_in(&format!("{kv:#?}"));
+                ensure!(!shows, "`Debug` of the store shows a counter that is near 4819937205561");
+                Ok(())
+            };
+            kv.set(b"counter", counter, None).await?;
+            conceals()?;
+            kv.incr(b"counter", 1, None).await?;
+            conceals()?;
+            kv.get(b"counter").await?;
+            kv.delete(b"counter").await?;
+            kv.incr(b"counter", 4_819_937_205_563, Some(Duration::from_secs(60))).await?;
+            conceals()?;
+            kv.compare_and_delete(b"counter", b"4819937205563").await?;
+            conceals()?;
         }
         Ok(())
     })
+}
+
+/// Polls the call once; whether it has ended.
+async fn polled(mut call: Pin<&mut impl Future>) -> bool {
+    poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_ready())).await
 }
 
 pub(crate) fn refusals_are_certain<H: Harness>(bench: &Bench<'_, H>) -> LawResult {

@@ -1,6 +1,7 @@
 mod calls;
 mod deadlines;
 mod handles;
+mod large;
 mod last_write;
 mod moments;
 mod renewal;

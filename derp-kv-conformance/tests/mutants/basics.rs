@@ -1,7 +1,9 @@
 mod apart;
 mod folds;
+mod hashes;
 mod lengths;
 mod long;
+mod sidecars;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -14,7 +16,17 @@ use super::broken::{Mutant, mutant};
 use super::defect::{Ttl, defect, defects};
 
 pub(super) fn mutants() -> Vec<Mutant> {
-    [own(), lengths::mutants(), apart::mutants(), long::mutants()].into_iter().flatten().collect()
+    [
+        own(),
+        lengths::mutants(),
+        apart::mutants(),
+        hashes::mutants(),
+        long::mutants(),
+        sidecars::mutants(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn own() -> Vec<Mutant> {

@@ -49,6 +49,33 @@ fn in_f32(time: u128) -> u128 {
     (f64::from(time as f32 / 1e9) * 1e9) as u128
 }
 
+#[derive(Debug, Default)]
+struct LivesAMonth;
+
+impl Quirk for LivesAMonth {
+    fn lifetime(&self, _by: Operation, now: u128) -> Option<u128> {
+        Some(now + 30 * DAY)
+    }
+}
+
+#[derive(Debug, Default)]
+struct NeverIsMaxTtl;
+
+impl Quirk for NeverIsMaxTtl {
+    fn lifetime(&self, by: Operation, now: u128) -> Option<u128> {
+        (by == Operation::Mset).then_some(now + 100 * 365 * DAY)
+    }
+}
+
+#[derive(Debug, Default)]
+struct CountersLiveAYear;
+
+impl Quirk for CountersLiveAYear {
+    fn lifetime(&self, by: Operation, now: u128) -> Option<u128> {
+        (by == Operation::Incr).then_some(now + 365 * DAY)
+    }
+}
+
 /// How much longer a call shows what has expired.
 const MOMENT: u128 = MILLI * 2 / 5;
 
@@ -194,6 +221,9 @@ pub(super) fn mutants() -> Vec<Mutant> {
         ReportsSignedSeconds "what is left is reported in a signed 32-bit integer of seconds",
         MsetWraps "`mset` has its TTL in an unsigned 32-bit integer",
         SetNxCaps "`set_nx` takes ten years at most",
+        LivesAMonth "what has no TTL lives for thirty days, and `ttl` says `Never`",
+        NeverIsMaxTtl "`mset` without a TTL gives the longest one, and `ttl` says `Never`",
+        CountersLiveAYear "a counter without a TTL lives for a year, and `ttl` says `Never`",
         IncrReportsCut "`incr` reports what is left in whole seconds, cut off",
     };
     moments.into_iter().chain(lengths).collect()

@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,6 +18,22 @@ pub(super) fn mutants() -> Vec<Mutant> {
             "`delete` finds an expired key that nobody has swept",
         ),
         mutant::<ScanSeesExpired>("expiry::expired_is_absent", "`scan` yields expired keys"),
+        mutant::<BlobsStay>(
+            "expiry::expired_is_absent",
+            "values above 64 KiB are in a second table, which `get` does not ask for their TTL",
+        ),
+        mutant::<LongKeysStay>(
+            "expiry::expired_is_absent",
+            "a scan yields expired keys above 1,000 bytes, which have an index of their own",
+        ),
+        mutant::<SwappedBlobsStay>(
+            "expiry::expired_is_absent",
+            "a swap to a value above 16 KiB forgets its TTL",
+        ),
+        mutant::<LongKeysAreTaken>(
+            "expiry::expired_is_absent",
+            "`set_nx` finds expired keys above 512 bytes",
+        ),
         mutant::<LocksOutliveTtl>("expiry::expired_is_absent", "`set_nx` ignores its TTL"),
         mutant::<ExpireOnlyProlongs>(
             "expiry::any_history_keeps_its_deadlines",
@@ -110,6 +126,72 @@ defect! { ScanSeesExpired []
     }
 }
 
+/// The values in the second table.
+#[derive(Clone, Debug, Default)]
+struct BlobsStay(Arc<Mutex<HashMap<Vec<u8>, Bytes>>>);
+
+defect! { BlobsStay []
+    set(self, kv, key, value, ttl) {
+        if value.len() > 1 << 16 {
+            self.0.lock().unwrap().insert(key.to_vec(), Bytes::copy_from_slice(value));
+        } else {
+            self.0.lock().unwrap().remove(key);
+        }
+        kv.set(key, value, ttl).await
+    }
+    delete(self, kv, key) {
+        self.0.lock().unwrap().remove(key);
+        kv.delete(key).await
+    }
+    get(self, kv, key) {
+        let blob = self.0.lock().unwrap().get(key).cloned();
+        Ok(kv.get(key).await?.or(blob))
+    }
+}
+
+/// The long keys that were written and not deleted.
+#[derive(Clone, Debug, Default)]
+struct LongKeysStay(Arc<Mutex<HashSet<Vec<u8>>>>);
+
+defect! { LongKeysStay []
+    set(self, kv, key, value, ttl) {
+        if key.len() > 1_000 {
+            self.0.lock().unwrap().insert(key.to_vec());
+        }
+        kv.set(key, value, ttl).await
+    }
+    delete(self, kv, key) {
+        self.0.lock().unwrap().remove(key);
+        kv.delete(key).await
+    }
+    scan(self, kv, prefix) {
+        let keys = self.0.lock().unwrap().clone();
+        let prefix = prefix.to_vec();
+        let long = keys.into_iter().filter({
+            let prefix = prefix.clone();
+            move |key| key.starts_with(&prefix)
+        });
+        let short = kv.scan(&prefix);
+        let short = short.filter(|key| std::future::ready(key.as_ref().is_ok_and(|key| key.len() <= 1_000)));
+        short.chain(stream::iter(long.map(|key| Ok(Bytes::from(key))))).boxed()
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct LongKeysAreTaken(Arc<Mutex<HashSet<Vec<u8>>>>);
+
+defect! { LongKeysAreTaken []
+    mset(self, kv, items, ttl) {
+        let long = items.iter().filter(|(key, _)| key.len() > 512);
+        self.0.lock().unwrap().extend(long.map(|(key, _)| key.to_vec()));
+        kv.mset(items, ttl).await
+    }
+    set_nx(self, kv, key, value, ttl) {
+        let taken = self.0.lock().unwrap().contains(key);
+        Ok(!taken && kv.set_nx(key, value, ttl).await?)
+    }
+}
+
 /// Whether the error is that of an invalid TTL.
 fn is_refusal<T>(result: &Result<T>) -> bool {
     matches!(result, Err(error) if error.kind() == ErrorKind::InvalidArgument)
@@ -131,6 +213,12 @@ fn seconds(expiry: Option<Expiry>, round: fn(f64) -> f64) -> Option<Expiry> {
 defects! {
     LocksOutliveTtl {
         set_nx(self, kv, key, value, _ttl) { kv.set_nx(key, value, None).await }
+    }
+    SwappedBlobsStay {
+        compare_and_set(self, kv, key, expected, value, ttl) {
+            let ttl = ttl.filter(|_| value.len() <= 1 << 14);
+            kv.compare_and_set(key, expected, value, ttl).await
+        }
     }
     ExpireOnlyProlongs {
         expire(self, kv, key, ttl) {

@@ -29,6 +29,11 @@ pub(crate) trait Quirk: Debug + Default + Send + Sync + 'static {
         now + ttl
     }
 
+    /// When what `_by` writes without a TTL ends, unbeknown to who asks.
+    fn lifetime(&self, _by: Operation, _now: u128) -> Option<u128> {
+        None
+    }
+
     /// Whether `_by` takes what ends at `deadline` for live.
     fn sees(&self, _by: Operation, now: u128, deadline: u128) -> bool {
         now < deadline
@@ -44,6 +49,14 @@ pub(crate) trait Quirk: Debug + Default + Send + Sync + 'static {
 struct Record {
     value: Bytes,
     deadline: Option<u128>,
+    /// Where there is no deadline.
+    lifetime: Option<u128>,
+}
+
+impl Record {
+    fn ends(&self) -> Option<u128> {
+        self.deadline.or(self.lifetime)
+    }
 }
 
 /// The store of a quirk.
@@ -77,7 +90,7 @@ impl<Q: Quirk> Odd<Q> {
         let mut records = self.records.lock().unwrap();
         let now = self.now();
         let live = |record: &Record| {
-            record.deadline.is_none_or(|deadline| self.quirk.sees(by, now, deadline))
+            record.ends().is_none_or(|deadline| self.quirk.sees(by, now, deadline))
         };
         let found = records.remove(key);
         let (mut seen, hidden) = match found {
@@ -96,7 +109,8 @@ impl<Q: Quirk> Odd<Q> {
         let ttl = Checked::optional(ttl)?;
         let nanos = ttl.map(|ttl| ttl.as_duration().as_nanos());
         let deadline = nanos.map(|ttl| self.quirk.deadline(by, self.now(), ttl));
-        Ok(Record { value: Bytes::copy_from_slice(value), deadline })
+        let lifetime = self.quirk.lifetime(by, self.now());
+        Ok(Record { value: Bytes::copy_from_slice(value), deadline, lifetime })
     }
 
     fn found(&self, by: Operation, key: &[u8]) -> Option<(Bytes, Expiry)> {
@@ -134,7 +148,7 @@ impl<Q: Quirk> Defect for Odd<Q> {
     fn scan(&self, _: &MemoryStore, prefix: &[u8]) -> BoxStream<'static, Result<Bytes>> {
         let (now, records) = (self.now(), self.records.lock().unwrap());
         let live = |record: &Record| {
-            record.deadline.is_none_or(|end| self.quirk.sees(Operation::Scan, now, end))
+            record.ends().is_none_or(|end| self.quirk.sees(Operation::Scan, now, end))
         };
         let found = records.iter().filter(|(key, record)| key.starts_with(prefix) && live(record));
         let keys: Vec<_> = found.map(|(key, _)| Ok(Bytes::from(key.clone()))).collect();

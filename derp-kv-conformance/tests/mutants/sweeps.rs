@@ -11,7 +11,7 @@ use derp_kv_memory::MemoryStore;
 use tokio::time::Instant;
 
 use super::broken::{Mutant, mutant};
-use super::defect::{Ttl, defect, gap};
+use super::defect::{Defect, Ttl, defect, gap};
 
 pub(super) fn mutants() -> Vec<Mutant> {
     let way = "expiry::expired_gives_way";
@@ -37,6 +37,18 @@ pub(super) fn mutants() -> Vec<Mutant> {
         mutant::<SweepsByName>(
             way,
             "the sweep notes which keys have expired, and deletes them a moment later",
+        ),
+        mutant::<SlowSweep<SlowEachSecond>>(
+            way,
+            "a sweep each second removes by name what it found 200 ms ago",
+        ),
+        mutant::<SlowSweep<SlowEachFive>>(
+            way,
+            "a sweep each 5 s removes by name what it found 200 ms ago",
+        ),
+        mutant::<SlowSweep<SlowEachMinute>>(
+            way,
+            "a sweep each minute removes by name what it found 200 ms ago",
         ),
         mutant::<DeleteTellsExpired>(way, "of racing deletions one tells of an expired key"),
     ]
@@ -217,6 +229,72 @@ defect! { SweepsByName []
                 Ok::<(), derp_kv_core::Error>(())
             });
         }
+        kv.set(key, value, ttl).await
+    }
+}
+
+/// The deadlines, and whether the sweep is on its way.
+#[derive(Clone, Debug, Default)]
+struct SlowSweep<P>(Deadlines, Arc<AtomicBool>, P);
+
+/// How often something runs.
+trait Period: std::fmt::Debug + Default + Send + Sync + 'static {
+    const SECONDS: u64;
+}
+
+/// Makes a period of each.
+macro_rules! periods {
+    ($($name:ident: $seconds:literal;)*) => {$(
+        #[derive(Debug, Default)]
+        struct $name;
+
+        impl Period for $name {
+            const SECONDS: u64 = $seconds;
+        }
+    )*};
+}
+
+periods! {
+    SlowEachSecond: 1;
+    SlowEachFive: 5;
+    SlowEachMinute: 60;
+}
+
+impl<P: Period> SlowSweep<P> {
+    fn begin(&self, kv: &MemoryStore) {
+        if self.1.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let (deadlines, kv) = (self.0.clone(), kv.clone());
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(P::SECONDS)).await;
+                let passed = deadlines.passed();
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                for key in passed {
+                    kv.delete(&key).await?;
+                    deadlines.note(&key, None);
+                }
+            }
+            #[allow(unreachable_code, reason = "tells the type of the errors")]
+            Ok::<(), derp_kv_core::Error>(())
+        });
+    }
+}
+
+#[async_trait::async_trait]
+impl<P: Period> Defect for SlowSweep<P> {
+    async fn mset(&self, kv: &MemoryStore, items: &[(&[u8], &[u8])], ttl: Ttl) -> Result<()> {
+        self.begin(kv);
+        for (key, _) in items {
+            self.0.note(key, ttl);
+        }
+        kv.mset(items, ttl).await
+    }
+
+    async fn set(&self, kv: &MemoryStore, key: &[u8], value: &[u8], ttl: Ttl) -> Result<()> {
+        self.begin(kv);
+        self.0.note(key, ttl);
         kv.set(key, value, ttl).await
     }
 }

@@ -155,6 +155,20 @@ const TEXTS: &[&[&[u8]]] = &[
         b"a:b:c", b"a::b:c", b"a:b::c", b"a:b\\:c", b":a:b:c", b"a:b:c:", b"a\0b:c", b"a.b.c",
         b"a\x1fb",
     ],
+    // What a hash of 32 bits takes for one: CRC-32, that of Java's strings, djb2, FNV-1a and FNV-1.
+    &[b"plumless", b"buckeroo", b"codding", b"gnu", b"exhibiters", b"schlager"],
+    &[b"Aa", b"BB", b"AaAa", b"BBBB", b"AaBB", b"BBAa"],
+    &[b"hetairas", b"mentioner", b"heliotropes", b"neurospora", b"stylist", b"subgenera"],
+    &[b"costarring", b"liquid", b"declinate", b"macallums", b"altarage", b"zinke"],
+    &[b"creamwove", b"quists"],
+    // The first 32 bits of MD5, SHA-1 and SHA-256, Murmur3, and Adler-32.
+    &[b"key96339", b"key103901", b"key67400", b"key112136", b"key7556", b"key42372"],
+    &[b"key29902", b"key140299", b"key26380", b"key146642", b"key76851", b"key103954"],
+    &[b"key76424", b"key215300", b"key42901", b"key216963"],
+    &[b"hfhe", b"iegf", b"beif", b"cfdi"],
+    // Half of the SipHash that Rust has without a key.
+    &[b"key45931", b"key52042", b"key23365", b"key62561"],
+    &[b"key59687", b"key64102", b"key41788", b"key54423"],
 ];
 
 /// Lengths at which keys are cut: column widths, buffers, a length kept in a byte.

@@ -124,6 +124,33 @@ async fn on_threads<H: Harness>(
     check(&scene.store, keys, only_msets).await
 }
 
+/// More keys than a backend sends at once: one that goes over them chunk by chunk locks in an order of
+/// its own, whatever the order within a chunk.
+const LARGE: usize = 2_100;
+
+/// How many batches of them each caller makes.
+const LARGE_BATCHES: usize = 2;
+
+/// Large batches, whose callers each have the keys in another order.
+async fn large_on_threads<H: Harness>(scene: &mut Scene<'_, H>) -> Result<(), Violation> {
+    let keys: Vec<_> = (0..LARGE).map(|key| Blob(format!("large/{key}").into_bytes())).collect();
+    let (shared, stores) = (keys.clone(), scene.handles(CALLERS).await?);
+    side_by_side(stores, LARGE_BATCHES, 1, move |caller: Caller<_>, turn: Range<usize>| {
+        let keys = shared.clone();
+        async move {
+            let kind = usize::from((caller.number + turn.start) % 4 == 3);
+            let ordered = ordered(&keys, caller.number, turn.start);
+            one(&caller.kv, kind, caller.number, &ordered).await
+        }
+    })
+    .await?;
+    let some: Vec<_> = keys.iter().step_by(19).cloned().collect();
+    check(&scene.store, &some, false).await?;
+    let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
+    scene.store.delete_many(&keys).await?;
+    Ok(())
+}
+
 /// A batch that is stopped in its middle, and another over the same keys from their other end.
 async fn one_inside_the_other<H: Harness>(
     scene: &mut Scene<'_, H>,
@@ -155,6 +182,9 @@ async fn one_inside_the_other<H: Harness>(
 
 pub(crate) fn racing_batches_all_succeed<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     bench.sweep(async |scene, round| {
+        if round == 0 {
+            large_on_threads(scene).await?;
+        }
         one_inside_the_other(scene, round).await?;
         for only_msets in [true, false] {
             let name = |key: usize| Blob(format!("{round}/{only_msets}/{key}").into_bytes());

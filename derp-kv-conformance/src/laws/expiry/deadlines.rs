@@ -7,6 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::calls::{LOOKERS, WRITERS};
+use super::large;
 use super::{in_units, millis, short_ttl};
 use crate::Harness;
 use crate::bench::{Bench, LawResult};
@@ -59,7 +60,8 @@ pub(crate) fn expired_is_absent<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
             ensure!(!found, "{looker:?} still finds what {writer:?} left with a TTL of {ttl:?}");
         }
         Ok(())
-    })
+    })?;
+    bench.scenario(async |scene| large::ends(scene).await)
 }
 
 /// A beginning between two units of the store's clock; where time is real, it is one anyway.

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
-use derp_kv_core::MAX_TTL;
+use derp_kv_core::{KvStore, MAX_TTL};
 
-use super::calls::{LOOKERS, WRITERS};
+use super::calls::{LOOKERS, READERS, WRITERS, Writer};
 use super::in_units;
 use super::timetable::{Fate, Look, Moment, Way, keep};
 use crate::Harness;
@@ -107,10 +107,26 @@ fn lengths() -> Vec<Duration> {
     ]
 }
 
+/// Keys without a TTL, by each way to write and each way to read. Each is looked at only once, and
+/// long after what stores take for "for ever": no look may be what keeps it.
+async fn lasting(kv: &impl KvStore) -> Result<Vec<Look>, Violation> {
+    let mut looks = Vec::new();
+    for writer in WRITERS.into_iter().filter(|writer| *writer != Writer::Expire) {
+        for way in READERS.map(Way::Finds).into_iter().chain([Way::Reports]) {
+            for after in [DAY * 31, YEAR + DAY, MAX_TTL + DAY] {
+                let key = format!("{writer:?} without a TTL, {way:?} after {after:?}/");
+                let span = writer.write(kv, key.as_bytes(), None).await?;
+                looks.push(Look { at: span.ended + after, key, way, fate: Fate::Forever });
+            }
+        }
+    }
+    Ok(looks)
+}
+
 pub(crate) fn any_length<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     bench.single_thread(async |scene| {
         let kv = &scene.store;
-        let mut looks = Vec::new();
+        let mut looks = if scene.is_virtual() { lasting(kv).await? } else { Vec::new() };
         for ttl in lengths() {
             for writer in WRITERS {
                 let key = format!("{writer:?} with {ttl:?}/");

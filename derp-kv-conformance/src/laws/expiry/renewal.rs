@@ -1,14 +1,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use derp_kv_core::{Counter, KvStore};
+use derp_kv_core::{Counter, Expiry, KvStore};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::calls::{Looker, READERS, Writer};
 use super::timetable::Fate;
 use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
 use crate::model::Span;
+use crate::resolution;
 use crate::scene::{Handle, Scene};
 use crate::violation::{Violation, ensure, ensure_eq};
 
@@ -131,10 +133,52 @@ async fn meet<H: Harness>(
     Ok(())
 }
 
+/// After how many seconds something in the background may begin, each time anew.
+const PERIODS: [u64; 7] = [1, 5, 10, 30, 60, 300, 3_600];
+
+/// How long before and after that keys are written anew, one at each step.
+const AROUND: Duration = Duration::from_millis(600);
+const STEP: Duration = Duration::from_millis(10);
+
+/// Keys that have long expired are written anew, one after the other, while whatever sweeps them is
+/// at it: it may take its time from finding what has expired to removing it.
+async fn outlast_sweeps<H: Harness>(scene: &Scene<'_, H>) -> Result<(), Violation> {
+    let (kv, began) = (&scene.store, Instant::now());
+    let mut written = Vec::new();
+    for period in PERIODS {
+        let opens = began + Duration::from_secs(period) - AROUND;
+        scene.elapse(opens.saturating_duration_since(Instant::now())).await;
+        let count = (AROUND * 2).as_millis() / STEP.as_millis();
+        let keys: Vec<_> = (0..count)
+            .map(|number| format!("{number}, written about {period} s after the first/"))
+            .collect();
+        let items: Vec<_> = keys.iter().map(|key| (key.as_bytes(), &b"1"[..])).collect();
+        kv.mset(&items, Some(Duration::from_millis(1))).await?;
+        scene.elapse(STEP.max(resolution::promised()) + scene.slack()).await;
+        for (number, key) in keys.into_iter().enumerate() {
+            CREATING[number % CREATING.len()].write(kv, key.as_bytes(), None).await?;
+            written.push(key);
+            scene.elapse(STEP).await;
+        }
+    }
+    scene.elapse(Duration::from_secs(120)).await;
+    for key in written {
+        let found = kv.get_with_ttl(key.as_bytes()).await?;
+        let there = found.is_some_and(|found| found == (b"1"[..].into(), Expiry::Never));
+        ensure!(there, "`{key}` was written anew without a TTL, and is gone");
+    }
+    Ok(())
+}
+
 pub(crate) fn expired_gives_way<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(2).await?;
         write_beside(scene, &handles).await?;
         meet(scene, &handles).await
-    })
+    })?;
+    // Where time is real, nobody waits for that long.
+    if !bench.is_virtual() {
+        return Ok(());
+    }
+    bench.single_thread(async |scene| outlast_sweeps(scene).await)
 }

@@ -20,11 +20,34 @@ const MANY: usize = 12_000;
 /// Keys written or deleted by one call.
 const BATCH: usize = 1_000;
 
-/// Expired keys in one place, more than a page holds.
+/// Expired keys in one place, more than a page holds, and the key that is in front of them.
 const DEAD: usize = 5_000;
+const LIVE: usize = 8_400;
 
+/// Bytes at which a cursor that is kept as a text, or compared as one, goes astray: letters of both
+/// cases, what a pattern takes for a wildcard, and what is no UTF-8.
+const BYTES: &[u8; 24] = b"%ABCDEFGZ\\_abcdefgz\x80\xc3\xe9\xfe\xff";
+
+/// How many of the keys begin with a NUL.
+const NULS: usize = MANY / 2;
+
+/// A key of raw bytes. All those that begin with the same of the `BYTES` follow each other.
 fn many(number: usize) -> Vec<u8> {
-    format!("many/{number:05}").into_bytes()
+    let (before, number) =
+        if number < NULS { (&b"\0"[..], number) } else { (&b""[..], number - NULS) };
+    let last = number.to_le_bytes()[0];
+    [b"many/", before, &[BYTES[number / 256], last]].concat()
+}
+
+/// The number of a key.
+fn number(key: &[u8]) -> Option<usize> {
+    let (from, byte, last) = match *key.strip_prefix(b"many/")? {
+        [0, byte, last] => (0, byte, last),
+        [byte, last] => (NULS, byte, last),
+        _ => return None,
+    };
+    let place = BYTES.iter().position(|known| *known == byte)? * 256 + usize::from(last);
+    (place < NULS).then_some(from + place)
 }
 
 /// Which of the many keys were seen.
@@ -44,8 +67,7 @@ impl Seen {
         scan: &mut BoxStream<'static, Result<Bytes>>,
     ) -> Checked<Option<usize>> {
         let Some(key) = scan.try_next().await? else { return Ok(None) };
-        let digits = key.strip_prefix(b"many/").filter(|digits| digits.len() == 5);
-        let number = digits.and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok());
+        let number = number(&key);
         let seen = number.and_then(|number: usize| self.keys.get_mut(number));
         let (Some(number), Some(seen)) = (number, seen) else {
             let key = key.escape_ascii();
@@ -117,7 +139,8 @@ pub(crate) fn covers_every_page<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     let pause = Duration::from_millis(pause);
     bench.scenario(async |scene| {
         let kv = &scene.store;
-        let dead = (0..DEAD).map(|number| format!("many/05000/{number:05}").into_bytes());
+        let dead =
+            (0..DEAD).map(|number| [&many(LIVE)[..], format!("/{number:05}").as_bytes()].concat());
         write_keys(kv, dead.collect(), Some(Duration::from_millis(1))).await?;
         write_all(kv).await?;
         write_keys(kv, (0..3).map(|number| vec![b'r', number]).collect(), None).await?;
@@ -150,9 +173,20 @@ async fn write_all(kv: &impl KvStore) -> Result<()> {
 
 /// Prefixes that few of the keys have, and that many have which are dead.
 async fn parts(kv: &impl KvStore) -> Checked<()> {
-    let parts = [("many", MANY), ("r", 3), ("many/050", 100), ("many/05000", 1), ("many/1", 2_000)];
+    let (live, under_nul) = (many(LIVE), many(300));
+    let parts: [(&[u8], usize); 8] = [
+        (b"many", MANY),
+        (b"r", 3),
+        (b"many/\0", NULS),
+        (&under_nul[..7], 256),
+        (b"many/A", 256),
+        (b"many/a", 256),
+        (b"many/\xfe", 256),
+        (&live, 1),
+    ];
     for (prefix, count) in parts {
-        let found: BTreeSet<_> = all_keys(kv, prefix.as_bytes()).await?.into_iter().collect();
+        let found: BTreeSet<_> = all_keys(kv, prefix).await?.into_iter().collect();
+        let prefix = prefix.escape_ascii();
         ensure_eq!(found.len(), count, "the number of keys found under `{prefix}`");
     }
     Ok(())

@@ -268,3 +268,13 @@ defects! {
         }
     }
 }
+
+#[test]
+fn a_limit_that_no_machine_reaches_is_no_defect() {
+    for limit in [512 << 20, usize::MAX] {
+        for law in [LAW, TOO_LONG] {
+            let report = bounded::<Honest>(law, "none", limit).run();
+            assert!(report.is_success(), "{report}");
+        }
+    }
+}

@@ -10,7 +10,7 @@ use derp_kv_memory::MemoryStore;
 use tokio::sync::OwnedMutexGuard;
 
 use crate::mutants::broken::{Mutant, mutant, timed};
-use crate::mutants::defect::{Ttl, defect};
+use crate::mutants::defect::{Ttl, defect, gap};
 
 pub(super) fn mutants() -> Vec<Mutant> {
     let racing = "batch::racing_batches_all_succeed";
@@ -28,6 +28,10 @@ pub(super) fn mutants() -> Vec<Mutant> {
         mutant::<IncrDeadlocks>(racing, "an increment that waits for a batch's key fails"),
         mutant::<LocksWithoutWaiting>(racing, "`mset` fails where a key of it is locked"),
         mutant::<CannotSerialize>(racing, "a batch fails where another was written meanwhile"),
+        mutant::<SortsEachChunk>(
+            racing,
+            "a batch locks its keys in order within each chunk of 500, and holds all to its end",
+        ),
         mutant::<OneAtATime>(racing, "a batch beside another one is refused"),
         mutant::<DeleteGivesUp>(racing, "`delete_many` beside an `mset` is refused as transient"),
         mutant::<MixesTtls>(racing, "`mset` writes all values and dates all keys then"),
@@ -73,6 +77,33 @@ fn keys_of<'a>(items: &[(&'a [u8], &'a [u8])]) -> Vec<&'a [u8]> {
 const DETECTED: Duration = Duration::from_millis(30);
 
 const FOR_EVER: Duration = Duration::from_secs(1_000);
+
+#[derive(Clone, Debug, Default)]
+struct SortsEachChunk(Rows);
+
+impl SortsEachChunk {
+    async fn lock(&self, mut keys: Vec<&[u8]>) -> Result<Vec<OwnedMutexGuard<()>>> {
+        let mut locked = Vec::new();
+        for chunk in keys.chunks_mut(500) {
+            chunk.sort_unstable();
+            locked.extend(self.0.lock(chunk, DETECTED).await?);
+            // Each chunk is a statement, and the next one is another way to the server.
+            gap().await;
+        }
+        Ok(locked)
+    }
+}
+
+defect! { SortsEachChunk []
+    mset(self, kv, items, ttl) {
+        let _locked = self.lock(keys_of(items)).await?;
+        kv.mset(items, ttl).await
+    }
+    delete_many(self, kv, keys) {
+        let _locked = self.lock(distinct(keys.iter().copied())).await?;
+        kv.delete_many(keys).await
+    }
+}
 
 #[derive(Clone, Debug, Default)]
 struct Deadlocks(Rows);

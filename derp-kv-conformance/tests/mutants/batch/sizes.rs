@@ -40,6 +40,10 @@ pub(super) fn mutants() -> Vec<Mutant> {
         mutant::<MsetLimitsBytes>(any_size, "`mset` drops what is beyond 4 MB"),
         mutant::<MsetCutsValues>(any_size, "`mset` of several values cuts each at 65,535 bytes"),
         mutant::<DeleteStopsAt8192>(any_size, "`delete_many` deletes its first 8,192 keys only"),
+        mutant::<DeleteRefusesMisses>(
+            any_size,
+            "`delete_many` fails above 65,535 keys, of which most are missing",
+        ),
         mutant::<CountIsU8>(any_size, "`delete_many` counts with 8 bits"),
         mutant::<CountIsU16>(any_size, "`delete_many` counts with 16 bits"),
         mutant::<CountsLastChunk>(any_size, "`delete_many` counts its last chunk only"),
@@ -234,6 +238,11 @@ defects! {
             }
             kv.delete_many(keys).await?;
             Ok(count)
+        }
+    }
+    DeleteRefusesMisses {
+        delete_many(self, kv, keys) {
+            if keys.len() > 65_535 { Err(too_many()) } else { kv.delete_many(keys).await }
         }
     }
     DeleteRefusesLarge {

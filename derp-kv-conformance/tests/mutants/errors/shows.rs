@@ -7,7 +7,7 @@ use derp_kv_core::{Counter, Error, KvStore, Result};
 use derp_kv_memory::MemoryStore;
 
 use crate::mutants::broken::{Mutant, mutant};
-use crate::mutants::defect::{Ttl, defect, defects};
+use crate::mutants::defect::{Ttl, defect, defects, gap};
 
 const LAW: &str = "errors::never_show_values";
 const DEBUG: &str = "errors::debug_shows_no_values";
@@ -34,6 +34,8 @@ pub(super) fn mutants() -> Vec<Mutant> {
         mutant::<DebugOfLast>(DEBUG, "`Debug` of a store shows the last value that it wrote"),
         mutant::<DebugOfLog>(DEBUG, "`Debug` of a store shows its log of requests"),
         mutant::<DebugOfCache>(DEBUG, "`Debug` of a store shows the values that it has read"),
+        mutant::<DebugOfCall>(DEBUG, "`Debug` of a store shows the call that is under way"),
+        mutant::<DebugOfCounter>(DEBUG, "`Debug` of a store shows the counter that it last knew"),
         mutant::<DebugOfExpected>(DEBUG, "`Debug` of a store shows what was last compared"),
     ]
 }
@@ -226,5 +228,30 @@ defect! { DebugOfExpected []
     compare_and_set(self, kv, key, expected, value, ttl) {
         *self.0.lock().unwrap() = base64(expected);
         kv.compare_and_set(key, expected, value, ttl).await
+    }
+}
+
+/// The value that is on its way.
+#[derive(Debug, Default)]
+struct DebugOfCall(Mutex<Option<String>>);
+
+defect! { DebugOfCall []
+    set(self, kv, key, value, ttl) {
+        *self.0.lock().unwrap() = Some(request(value));
+        gap().await;
+        let result = kv.set(key, value, ttl).await;
+        self.0.lock().unwrap().take();
+        result
+    }
+}
+
+#[derive(Debug, Default)]
+struct DebugOfCounter(Mutex<BTreeMap<Vec<u8>, i64>>);
+
+defect! { DebugOfCounter []
+    incr(self, kv, key, by, ttl) {
+        let counter = kv.incr(key, by, ttl).await?;
+        self.0.lock().unwrap().insert(key.to_vec(), counter.value);
+        Ok(counter)
     }
 }

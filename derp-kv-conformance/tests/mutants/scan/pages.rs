@@ -47,6 +47,11 @@ pub(super) fn mutants() -> Vec<Mutant> {
         ),
         mutant::<LastPageLost>(LAW, "a last page that is not full is lost, of pages of 512"),
         mutant::<Buffers>(LAW, "of more than 8,192 keys a scan keeps the last"),
+        mutant::<CursorLossy>(LAW, "the cursor of a scan is kept as what is UTF-8 of its key"),
+        mutant::<CursorFolds>(LAW, "the cursor of a scan is kept in lower case"),
+        mutant::<CursorEndsAtNul>(LAW, "the cursor of a scan ends at a NUL"),
+        mutant::<CursorCollates>(LAW, "a scan sorts by bytes, and its cursor goes without case"),
+        mutant::<CursorIsText>(LAW, "a scan ends where its cursor would be no UTF-8"),
         mutant::<NotFused>(LAW, "a scan that has ended begins again"),
     ]
 }
@@ -246,7 +251,53 @@ async fn after(kv: &MemoryStore, prefix: &[u8], at: Option<&Bytes>) -> Result<Op
     Ok(place.map(|place| keys.into_iter().skip(place + 1).take(PAGE).collect()))
 }
 
+/// A scan by pages, each of which begins behind what is kept of the last key. Where that is not behind
+/// what was kept before, the scan ends.
+fn by_cursor(
+    kv: &MemoryStore,
+    prefix: &[u8],
+    kept: fn(&[u8]) -> Option<Vec<u8>>,
+) -> BoxStream<'static, Result<Bytes>> {
+    paged(kv, prefix, Some(Vec::new()), move |kv, prefix, at: Option<Vec<u8>>| async move {
+        let Some(at) = at else { return Ok(None) };
+        let mut keys = sorted(&kv, &prefix).await?;
+        keys.retain(|key| at.is_empty() || key[..] > at[..]);
+        keys.truncate(PAGE);
+        let next = keys.last().map(|last| kept(last).filter(|next| *next > at));
+        Ok(next.map(|next| (keys, next)))
+    })
+}
+
 defects! {
+    CursorLossy {
+        scan(self, kv, prefix) {
+            by_cursor(kv, prefix, |key| Some(String::from_utf8_lossy(key).into_owned().into_bytes()))
+        }
+    }
+    CursorFolds {
+        scan(self, kv, prefix) { by_cursor(kv, prefix, |key| Some(key.to_ascii_lowercase())) }
+    }
+    CursorEndsAtNul {
+        scan(self, kv, prefix) {
+            by_cursor(kv, prefix, |key| key.split(|byte| *byte == 0).next().map(<[u8]>::to_vec))
+        }
+    }
+    CursorCollates {
+        scan(self, kv, prefix) {
+            paged(kv, prefix, Vec::new(), |kv, prefix, at: Vec<u8>| async move {
+                let mut keys = sorted(&kv, &prefix).await?;
+                keys.retain(|key| key.to_ascii_lowercase() > at);
+                keys.truncate(PAGE);
+                let next = keys.last().map(|last| last.to_ascii_lowercase());
+                Ok(next.map(|next| (keys, next)))
+            })
+        }
+    }
+    CursorIsText {
+        scan(self, kv, prefix) {
+            by_cursor(kv, prefix, |key| std::str::from_utf8(key).ok().map(|text| text.into()))
+        }
+    }
     Ends1000 {
         scan(self, kv, prefix) { kv.scan(prefix).take(1_000).boxed() }
     }
