@@ -8,7 +8,7 @@ use super::timetable::Fate;
 use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::input::Blob;
-use crate::model::Span;
+use crate::model::{Known, Span};
 use crate::resolution;
 use crate::violation::{Violation, ensure, ensure_eq};
 
@@ -56,20 +56,39 @@ impl Change {
     fn ttl_before(self, ttls: Ttls) -> Option<Duration> {
         match self {
             Self::Replaces { had_ttl: false, .. } | Self::Creates(_) => None,
-            Self::Replaces { gives_ttl: true, .. } => Some(ttls.long),
-            _ => Some(ttls.short),
+            Self::Replaces { gives_ttl: false, .. } => Some(ttls.short),
+            // Nothing waits for the end of these.
+            _ => Some(ttls.long),
         }
     }
 
-    /// Leaves `b"1"` under the key, or nothing.
+    /// Leaves `b"1"` under the key, or nothing. Answers `None` where the key may have expired before
+    /// the change was made: time is real, and any call may be slow.
     async fn call(
         self,
         kv: &impl KvStore,
         key: &[u8],
         before: Fate,
         ttls: Ttls,
-    ) -> Result<Fate, Violation> {
-        let (done, fate) = match self {
+        slack: Duration,
+    ) -> Result<Option<Fate>, Violation> {
+        let (changed, span) = Span::of(self.make(kv, key, before, ttls)).await;
+        let (done, fate) = changed?;
+        if self.before().is_some() && before.seen_by(span, slack) != Known::Present {
+            return Ok(None);
+        }
+        ensure!(done, "{self:?} has done nothing");
+        Ok(Some(fate))
+    }
+
+    async fn make(
+        self,
+        kv: &impl KvStore,
+        key: &[u8],
+        before: Fate,
+        ttls: Ttls,
+    ) -> Result<(bool, Fate), Violation> {
+        Ok(match self {
             Self::Creates(writer) => {
                 let (done, span) =
                     Span::of(writer.call(kv, key, (b"0", b"1"), Some(ttls.short))).await;
@@ -84,9 +103,7 @@ impl Change {
             Self::Delete => (kv.delete(key).await?, Fate::Absent),
             Self::DeleteMany => (kv.delete_many(&[key]).await? == 1, Fate::Absent),
             Self::CompareAndDelete => (kv.compare_and_delete(key, b"1").await?, Fate::Absent),
-        };
-        ensure!(done, "{self:?} has done nothing");
-        Ok(fate)
+        })
     }
 }
 
@@ -190,8 +207,8 @@ pub(crate) fn handles_agree<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
                         before = Fate::of(ttl, span);
                     }
                     read_all(views, looker, key.as_bytes()).await?;
-                    let fate = change.call(acts, key.as_bytes(), before, ttls).await;
-                    let fate = fate.map_err(said)?;
+                    let fate = change.call(acts, key.as_bytes(), before, ttls, slack).await;
+                    let Some(fate) = fate.map_err(said)? else { continue };
                     sees(views, looker, key.as_bytes(), b"1", fate, slack).await.map_err(said)?;
                     if READERS.contains(&looker) {
                         left.push((key, looker, fate));
