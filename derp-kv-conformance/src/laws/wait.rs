@@ -21,7 +21,7 @@ pub(crate) use bounds::takes_any_bound;
 pub(crate) use every::wakes_every_waiter;
 pub(crate) use hears::hears_each_kind_of_change;
 use kinds::{Before, Change, Kind};
-use listeners::{FOREVER, HEARD, knows_of_changes};
+pub(super) use listeners::{FOREVER, HEARD, knows_of_changes};
 
 /// A loaded machine may be late, but not by this much.
 const LATE: Duration = Duration::from_secs(8);

@@ -1,7 +1,7 @@
 //! The connection between a broken store and its data, which the suite may cut.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -45,6 +45,24 @@ pub(crate) enum Lie {
     Shifts,
     /// It loses the writes that follow a break, and says `Ok`.
     LosesTheNext,
+    /// It sends a large batch in parts, and says of it what is true of the last part.
+    ForgetsParts,
+    /// It sends a large batch in parts, and says `Ok` although one was lost.
+    SkipsParts,
+    /// It sends again what was under way for others when the connection broke.
+    ResendsInFlight,
+    /// It says of what was under way for others that it was not applied.
+    DoubtsNobodyElse,
+}
+
+/// More keys are sent in parts.
+const PART: usize = 1_000;
+
+/// Lies about a connection that broke under the call of another caller.
+impl Lie {
+    fn is_about_others(self) -> bool {
+        matches!(self, Self::ResendsInFlight | Self::DoubtsNobodyElse)
+    }
 }
 
 /// A connection that carries calls until it is cut.
@@ -53,6 +71,7 @@ pub(crate) struct Line {
     lie: Lie,
     armed: Mutex<HashMap<Vec<u8>, Cut>>,
     broke: AtomicBool,
+    breaks: AtomicU64,
     loses: AtomicBool,
     last_value: Mutex<Option<Bytes>>,
 }
@@ -84,6 +103,7 @@ impl Line {
         }
         let Some(cut) = cut else { return self.unbroken(operation, call).await };
         self.broke.store(true, Ordering::SeqCst);
+        self.breaks.fetch_add(1, Ordering::SeqCst);
         self.loses.store(true, Ordering::SeqCst);
         if cut == Cut::After {
             call().await?;
@@ -103,6 +123,13 @@ impl Line {
             Lie::DoubtsNoDeletion if deletion => Err(refused(operation)),
             Lie::DoubtsNoBatch if batch => Err(refused(operation)),
             Lie::DoubtsNoScript if script => Err(refused(operation)),
+            Lie::ForgetsParts if keys.len() > PART => {
+                if cut == Cut::Before {
+                    call().await?;
+                }
+                Err(refused(operation))
+            }
+            Lie::SkipsParts if keys.len() > PART => Ok(T::empty()),
             Lie::BelievesInSending if operation == Operation::Set => Ok(T::empty()),
             Lie::Resends if writes => call().await,
             Lie::ResendsCounters if matches!(operation, Operation::Incr | Operation::Set) => {
@@ -129,7 +156,18 @@ impl Line {
         if loses {
             return Ok(T::empty());
         }
+        let breaks = self.breaks.load(Ordering::SeqCst);
         let mut answer = call().await?;
+        if self.lie.is_about_others() && operation == Operation::Incr {
+            // The answer is on its way.
+            tokio::task::yield_now().await;
+            if self.breaks.load(Ordering::SeqCst) > breaks {
+                return match self.lie {
+                    Lie::ResendsInFlight => call().await,
+                    _ => Err(refused(operation)),
+                };
+            }
+        }
         if self.lie == Lie::Shifts && self.broke.load(Ordering::SeqCst) {
             answer.swap(&mut self.last_value.lock().unwrap());
         }

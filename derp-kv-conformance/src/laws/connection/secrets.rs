@@ -1,0 +1,74 @@
+//! What an error says whose write carried a value that is nobody's business.
+
+use std::fmt::Write;
+
+use derp_kv_core::{Error, KvStore, Result};
+
+use super::{CUTS, healed};
+use crate::Harness;
+use crate::bench::{Bench, LawResult};
+use crate::violation::{Violation, ensure, with_sources};
+
+const SECRET: &[u8] = b"q7mzx4wkpv2hnt9ryj6sgu3lbfd5c8ae";
+const NEXT: &[u8] = b"zq81xw73vu65tp49sr27mn36kj58hg94";
+
+/// Bytes in a row that nothing shows by chance.
+const PART: usize = 8;
+
+const WRITES: [&str; 5] = ["set", "mset", "set_nx", "compare_and_set", "compare_and_delete"];
+
+/// Writes secrets over connections that break, and reads the errors.
+pub(super) fn are_not_shown<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+    bench.severed(async |scene| {
+        for cut in CUTS {
+            for write in WRITES {
+                let key = format!("secret {cut:?}/{write}/").into_bytes();
+                if write.starts_with("compare") {
+                    healed(async || scene.store.set(&key, SECRET, None).await).await?;
+                }
+                scene.sever(&key, cut).await?;
+                let error = call(&scene.store, write, &key).await.err();
+                error.map_or(Ok(()), |error| conceals(write, &error))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+async fn call(kv: &impl KvStore, write: &str, key: &[u8]) -> Result<()> {
+    match write {
+        "set" => kv.set(key, SECRET, None).await,
+        "mset" => kv.mset(&[(key, SECRET), (b"another", NEXT)], None).await,
+        "set_nx" => kv.set_nx(key, SECRET, None).await.map(drop),
+        "compare_and_set" => kv.compare_and_set(key, SECRET, NEXT, None).await.map(drop),
+        _ => kv.compare_and_delete(key, SECRET).await.map(drop),
+    }
+}
+
+fn conceals(write: &str, error: &Error) -> Result<(), Violation> {
+    let printed = [with_sources(error), format!("{error:?}"), format!("{error:#?}")];
+    let shows = printed.iter().any(|text| show(text, SECRET) || show(text, NEXT));
+    ensure!(!shows, "the error of a {write} whose connection broke shows a value: {}", printed[0]);
+    Ok(())
+}
+
+/// Whether a part of the value shows: as text, in hex, or as a list of numbers.
+fn show(printed: &str, value: &[u8]) -> bool {
+    let printed = printed.to_lowercase();
+    let dense: String = printed.chars().filter(|c| !c.is_whitespace()).collect();
+    // Bytes in hex may have anything between them.
+    let lean = printed.replace("\\x", "").replace("0x", "");
+    let lean: String = lean.chars().filter(char::is_ascii_alphanumeric).collect();
+    value.windows(PART).any(|part| {
+        let (mut hex, mut numbers) = (String::new(), String::new());
+        for byte in part {
+            // Writing to a string cannot fail.
+            let _ = write!(hex, "{byte:02x}");
+            let _ = write!(numbers, "{byte},");
+        }
+        let text = part.escape_ascii().to_string();
+        printed.contains(&text)
+            || lean.contains(&hex)
+            || dense.contains(numbers.trim_end_matches(','))
+    })
+}
