@@ -19,6 +19,10 @@ pub(super) fn mutants() -> Vec<Mutant> {
             "wait::returns_in_time",
             "`wait_for_change` waits for a change, however long",
         ),
+        mutant::<RoundsBoundUp>(
+            "wait::returns_in_time",
+            "`at_most` is rounded up to whole seconds",
+        ),
         mutant::<WaitingTakes>(
             "wait::returns_in_time",
             "`wait_for_change` takes the changed value away",
@@ -63,6 +67,19 @@ pub(super) fn mutants() -> Vec<Mutant> {
         mutant::<Hears<DeafToWrites>>(hears, "waiters are woken by deletions only"),
         mutant::<Hears<SetOnly>>(hears, "only `set` wakes waiters"),
         mutant::<Hears<DeafToExpiry>>(hears, "a key that expires wakes nobody"),
+        mutant::<Hears<ForgetsEndOfSetNx>>(
+            hears,
+            "the end of a TTL that `set_nx` gave wakes nobody",
+        ),
+        mutant::<Hears<ForgetsEndOfIncr>>(hears, "the end of a TTL that `incr` gave wakes nobody"),
+        mutant::<Hears<KeyIsCut>>(
+            hears,
+            "waiters are kept by the first 1024 bytes of their key, and told by all of it",
+        ),
+        mutant::<Hears<SeenByBeginning>>(
+            loses,
+            "a value with the same first 64 KiB is the same to a waiter",
+        ),
         mutant::<Hears<DeafToSameValue>>(
             hears,
             "a write of the same value is no change, although its TTL is another",
@@ -174,6 +191,10 @@ flaws! {
     DeafToWrites = Flaw::DeafToWrites;
     SetOnly = Flaw::SetOnly;
     DeafToExpiry = Flaw::DeafToExpiry;
+    ForgetsEndOfSetNx = Flaw::ForgetsEndOf(Operation::SetNx);
+    ForgetsEndOfIncr = Flaw::ForgetsEndOf(Operation::Incr);
+    KeyIsCut = Flaw::KeyIsCut;
+    SeenByBeginning = Flaw::SeenByBeginning;
     DeafToSameValue = Flaw::DeafToSameValue;
     DeafToDated = Flaw::DeafToDated;
     DeafToEmptyValue = Flaw::DeafToEmptyValue;
@@ -212,6 +233,13 @@ defects! {
     WaitsOnAndOn {
         wait_for_change(self, kv, key, seen, at_most) {
             kv.wait_for_change(key, seen, at_most + Duration::from_secs(3600)).await;
+        }
+    }
+    RoundsBoundUp {
+        wait_for_change(self, kv, key, seen, at_most) {
+            let seconds = at_most.as_millis().div_ceil(1_000);
+            let seconds = u64::try_from(seconds).unwrap_or(u64::MAX);
+            kv.wait_for_change(key, seen, Duration::from_secs(seconds)).await;
         }
     }
     WaitingTakes {

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::reads::right_or_passing;
 use super::{CUTS, Cuts, healed};
 use crate::bench::{Bench, LawResult};
-use crate::laws::wait::{FOREVER, HEARD, knows_of_changes};
+use crate::laws::wait::{FOREVER, heard, knows_of_changes};
 use crate::scene::Scene;
 use crate::violation::{Violation, ensure_eq};
 use crate::{Cut, Harness};
@@ -110,7 +110,7 @@ async fn within(
     hears: impl Future<Output = Result<(), Violation>>,
     whose: &str,
 ) -> Result<(), Violation> {
-    let bound = HEARD + ASLEEP * 2;
+    let bound = heard() + ASLEEP * 2;
     timeout(bound, hears).await.unwrap_or_else(|_| {
         Err(Violation::new(format!(
             "a waiter whose connection broke {whose} slept through a change that was made later: \

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{LOCK, millis};
 use crate::Harness;
 use crate::bench::{Bench, LawResult};
+use crate::resolution;
 use crate::scene::Handle;
 use crate::violation::{Violation, ensure, ensure_eq};
 
@@ -48,7 +49,8 @@ pub(crate) fn waits_for_no_hung_computation<H: Harness>(bench: &Bench<'_, H>) ->
             });
         }
         for _ in 0..CALLERS - HUNG {
-            let bound = LOCK * HUNG + LATE;
+            // The lock of each of them may end late.
+            let bound = (LOCK + resolution::lateness()) * HUNG + LATE;
             let answer = timeout((began + bound) - Instant::now(), callers.join_next()).await;
             let Ok(Some(answer)) = answer else {
                 let seen = begun.load(Ordering::SeqCst);
@@ -132,7 +134,7 @@ pub(crate) fn nests<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     bench.scenario(async |scene| {
         let kv = scene.handles(1).await?.remove(0);
         for (key, depth, spawned) in [("two", 2, false), ("five", 5, false), ("spawned", 3, true)] {
-            let bound = LOCK * depth + LATE;
+            let bound = (LOCK + resolution::lateness()) * depth + LATE;
             let Ok(value) = timeout(bound, nested(kv.clone(), key, depth, spawned)).await else {
                 let text = format!("{depth} calls deep, none has returned after {bound:?}");
                 return Err(Violation::new(text));

@@ -73,7 +73,7 @@ async fn fall_asleep<H: Harness>(
             let what = format!("{change:?} {whose} on a key that was {before:?}");
             let key = key(watched.len());
             // The TTL of its own is counted from when its waiters come.
-            if before != Before::Ending {
+            if !matches!(before, Before::Ending(_)) {
                 kind.prepare(&handles[changer], &key).await?;
             }
             watched.push(Watched { kind, changer, listeners: Listeners::new(key, what) });
@@ -83,7 +83,7 @@ async fn fall_asleep<H: Harness>(
     let bedroom = Bedroom::default();
     let mut gone = Vec::new();
     for Watched { kind, changer, listeners } in &mut watched {
-        if kind.before == Before::Ending {
+        if matches!(kind.before, Before::Ending(_)) {
             kind.prepare(&handles[*changer], &listeners.key).await?;
         }
         let mut leaves = Listeners::new(listeners.key.clone(), "nothing");
@@ -121,7 +121,12 @@ async fn time_and_again<S: KvStore + Clone>(
         }
         changes.push((one.changer, seen, listeners));
     }
+    let mut large = on_large(handles, &bedroom).await?;
     bedroom.asleep().await;
+    for listeners in &mut large {
+        handles[2].set(&listeners.key, &large_value(b'w'), None).await?;
+        listeners.hear(heard_by()).await?;
+    }
     for (changer, seen, listeners) in &mut changes {
         match seen {
             Some(_) => drop(handles[*changer].delete(&listeners.key).await?),
@@ -133,6 +138,35 @@ async fn time_and_again<S: KvStore + Clone>(
         listeners.hear(until).await?;
     }
     Ok(())
+}
+
+/// Waiters of keys and values that are told apart only by their last byte.
+async fn on_large<S: KvStore + Clone>(
+    handles: &[Handle<S>],
+    bedroom: &Bedroom,
+) -> Result<Vec<Listeners>, Violation> {
+    // As long as every store takes.
+    const KEY: usize = 1_200;
+    let mut large = Vec::new();
+    for last in [b'a', b'b'] {
+        let (mut key, value) = (vec![b'k'; KEY], large_value(b'v'));
+        key[KEY - 1] = last;
+        handles[2].set(&key, &value, None).await?;
+        let what =
+            format!("a change of the last byte of a large value, under a key of {KEY} bytes,");
+        let mut listeners = Listeners::new(key, what);
+        for handle in &handles[..2] {
+            listeners.add(handle, Some(&value), FOREVER, bedroom);
+        }
+        large.push(listeners);
+    }
+    Ok(large)
+}
+
+fn large_value(last: u8) -> Vec<u8> {
+    let mut value = vec![b'v'; 100_000];
+    value.push(last);
+    value
 }
 
 /// Keys that begin alike, and that are the same where their bytes are taken for text.

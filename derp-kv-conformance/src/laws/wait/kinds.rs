@@ -23,8 +23,44 @@ pub(super) enum Before {
     Present,
     /// It is there, with a TTL of a day.
     Dated,
-    /// It is there, with a TTL that is about to pass.
-    Ending,
+    /// It is there, with a TTL that is about to pass, given by this call.
+    Ending(Giver),
+}
+
+/// A call that gives a TTL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Giver {
+    Set,
+    Mset,
+    SetNx,
+    Incr,
+    CompareAndSet,
+    Expire,
+}
+
+const GIVERS: [Giver; 6] =
+    [Giver::Set, Giver::Mset, Giver::SetNx, Giver::Incr, Giver::CompareAndSet, Giver::Expire];
+
+impl Giver {
+    /// Brings the key to hold `b"1"` until [`OWN_TTL`] has passed.
+    async fn give(self, kv: &impl KvStore, key: &[u8]) -> Result<(), Violation> {
+        let ttl = Some(OWN_TTL);
+        match self {
+            Self::Set => kv.set(key, b"1", ttl).await?,
+            Self::Mset => kv.mset(&[(key, b"1")], ttl).await?,
+            Self::SetNx => drop(kv.set_nx(key, b"1", ttl).await?),
+            Self::Incr => drop(kv.incr(key, 1, ttl).await?),
+            Self::CompareAndSet => {
+                kv.set(key, b"0", None).await?;
+                kv.compare_and_set(key, b"0", b"1", ttl).await?;
+            }
+            Self::Expire => {
+                kv.set(key, b"1", None).await?;
+                kv.expire(key, OWN_TTL).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What then happens to it.
@@ -85,7 +121,7 @@ impl Before {
                 Expire,
             ],
             Self::Dated => &[Set, Incr, Delete, CompareAndDelete, SetSame, Expire],
-            Self::Ending => &[End],
+            Self::Ending(_) => &[End],
         }
     }
 
@@ -93,7 +129,7 @@ impl Before {
     pub(super) fn seen(self) -> Option<&'static [u8]> {
         match self {
             Self::Absent | Self::Expired => None,
-            Self::Present | Self::Dated | Self::Ending => Some(b"1"),
+            Self::Present | Self::Dated | Self::Ending(_) => Some(b"1"),
         }
     }
 }
@@ -104,11 +140,11 @@ impl Kind {
     /// A store that wakes all waiters on any change has each of them look again. What a kind leaves
     /// unsaid is then said by the change after it, unless the kind shows before that is made.
     pub(super) fn all() -> Vec<Self> {
-        let before =
-            [Before::Absent, Before::Expired, Before::Present, Before::Dated, Before::Ending];
+        let before = [Before::Absent, Before::Expired, Before::Present, Before::Dated];
+        let before = before.into_iter().chain(GIVERS.map(Before::Ending));
         let kinds =
             |before: Before| before.changes().iter().map(move |&change| Self { before, change });
-        let mut kinds: Vec<_> = before.into_iter().flat_map(kinds).collect();
+        let mut kinds: Vec<_> = before.flat_map(kinds).collect();
         kinds.sort_by_key(|kind| kind.shows_late());
         kinds
     }
@@ -126,7 +162,7 @@ impl Kind {
             Before::Expired => kv.set(key, b"1", Some(Duration::from_millis(1))).await?,
             Before::Present => kv.set(key, b"1", None).await?,
             Before::Dated => kv.set(key, b"1", Some(DAY)).await?,
-            Before::Ending => kv.set(key, b"1", Some(OWN_TTL)).await?,
+            Before::Ending(giver) => giver.give(kv, key).await?,
         }
         Ok(())
     }

@@ -11,14 +11,20 @@ use tokio::time::{Instant, timeout_at};
 
 use super::kinds::Kind;
 use crate::Harness;
+use crate::resolution;
 use crate::scene::{Handle, Scene};
 use crate::violation::{Violation, ensure};
 
 /// Longer than any law lasts: who sleeps so long has slept through a change.
 pub(in crate::laws) const FOREVER: Duration = Duration::from_secs(60 * 60);
 
-/// By when every waiter has heard of a change, also on a loaded machine.
-pub(in crate::laws) const HEARD: Duration = Duration::from_secs(10);
+/// How soon every waiter has heard of a change, also on a loaded machine.
+const HEARD: Duration = Duration::from_secs(10);
+
+/// [`HEARD`], of a change that may be the end of a TTL, which a store may promise to be late.
+pub(in crate::laws) fn heard() -> Duration {
+    HEARD + resolution::lateness()
+}
 
 /// After which a caller that came to wait sleeps inside of the store: no event tells.
 const ASLEEP: Duration = Duration::from_millis(150);
@@ -134,9 +140,9 @@ impl Listeners {
                     violation.within(format!("waiting for {}: ", self.what))
                 })?,
                 Err(_) => {
-                    let (deaf, what) = (self.callers.len(), &self.what);
+                    let (deaf, what, heard) = (self.callers.len(), &self.what, heard());
                     return Err(Violation::new(format!(
-                        "{deaf} of {many} waiters slept through {what}: {HEARD:?} went by"
+                        "{deaf} of {many} waiters slept through {what}: {heard:?} went by"
                     )));
                 }
             }
@@ -146,7 +152,7 @@ impl Listeners {
 
 /// By when a change that is made now is heard.
 pub(super) fn heard_by() -> Instant {
-    Instant::now() + HEARD
+    Instant::now() + heard()
 }
 
 /// Whether the backend knows of changes, or only sleeps for as long as it is allowed to.

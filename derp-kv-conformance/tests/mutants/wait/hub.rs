@@ -31,6 +31,11 @@ pub(super) enum Flaw {
     /// Only `set` is told.
     SetOnly,
     DeafToExpiry,
+    /// What ends a key that this operation gave a TTL is not known to waiters.
+    ForgetsEndOf(Operation),
+    /// A key is registered by its first 1024 bytes, and told by all of it.
+    KeyIsCut,
+    SeenByBeginning,
     /// A write of the same value is no change, although its TTL may be another.
     DeafToSameValue,
     /// A write that has a TTL goes by another way.
@@ -156,6 +161,7 @@ impl<F: Flawed> Hears<F> {
     fn registered_as(key: &[u8]) -> Vec<u8> {
         match F::FLAW {
             Flaw::BeginningOfKey => key[..key.len().min(16)].to_vec(),
+            Flaw::KeyIsCut => key[..key.len().min(1024)].to_vec(),
             Flaw::KeyAsText => String::from_utf8_lossy(key).into_owned().into_bytes(),
             _ => key.to_vec(),
         }
@@ -187,6 +193,14 @@ impl<F: Flawed> Hears<F> {
         let Told { operation, key, before, dated } = told;
         let now = kv.get(key).await.ok().flatten().map(Vec::from);
         let changes = self.hub.changes.fetch_add(1, Ordering::SeqCst);
+        if let Flaw::ForgetsEndOf(forgotten) = F::FLAW {
+            let mut endless = self.hub.told.lock().unwrap();
+            if operation == forgotten {
+                endless.insert(key.to_vec())
+            } else {
+                endless.remove(key)
+            };
+        }
         let deaf = match F::FLAW {
             Flaw::DeafTo(deaf) | Flaw::AllDeafTo(deaf) => operation == deaf,
             Flaw::SetOnly => operation != Operation::Set,
@@ -245,6 +259,10 @@ impl<F: Flawed> Hears<F> {
             Flaw::SeenNoneMatchesAll => seen.is_some() && found != seen,
             Flaw::SeenEmptyIsAbsent => found.unwrap_or_default() != seen.unwrap_or_default(),
             Flaw::SeenByLength => found.map(<[u8]>::len) != seen.map(<[u8]>::len),
+            Flaw::SeenByBeginning => {
+                let beginning = |value: &[u8]| value[..value.len().min(64 * 1024)].to_vec();
+                found.map(beginning) != seen.map(beginning)
+            }
             Flaw::SeenByPresence => found.is_some() != seen.is_some(),
             _ => found != seen,
         }
@@ -363,9 +381,11 @@ impl<F: Flawed> Defect for Hears<F> {
             return;
         }
         let left = found.and_then(|(_, expiry)| expiry.remaining());
+        let forgotten =
+            matches!(F::FLAW, Flaw::ForgetsEndOf(_)) && self.hub.told.lock().unwrap().contains(key);
         let ends = async {
             match left {
-                Some(left) if F::FLAW != Flaw::DeafToExpiry => sleep(left).await,
+                Some(left) if F::FLAW != Flaw::DeafToExpiry && !forgotten => sleep(left).await,
                 _ => pending().await,
             }
         };
