@@ -3,8 +3,10 @@
 
 mod postgres;
 
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
+use derp_kv_conformance::shared_runtime;
 use derp_kv_core::{ErrorKind, KvStore};
 use derp_kv_examples::postgres_store::{PostgresConfig, PostgresStore};
 use derp_kv_valkey::test_server::{Fault, Proxy, Traffic};
@@ -124,6 +126,15 @@ async fn a_server_that_comes_back_is_used_again() {
         kv.set(b"kept", b"w", None).await.unwrap();
     };
     timeout(LONG, async { tokio::join!(waiter, writer) }).await.expect("it hears of the change");
+}
+
+#[tokio::test]
+async fn a_server_starts_where_the_first_port_is_taken() {
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let mut ports = vec![postgres::free_port(), Ok(taken.local_addr().unwrap().port())];
+    let server = Server::start_on(|| ports.pop().unwrap()).await.unwrap();
+    let kv = PostgresStore::connect(server.config(), shared_runtime()).await.unwrap();
+    kv.set(b"k", b"v", None).await.unwrap();
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use derp_kv_conformance::{BoxError, Shared, shared_runtime};
 use derp_kv_core::KvStore;
 use derp_kv_examples::postgres_store::{PostgresConfig, PostgresStore};
 use tokio::runtime::Handle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::{Client, NoTls};
 
 /// Longer than anything takes on a starved machine.
@@ -72,11 +72,18 @@ pub(crate) struct Server {
 impl Server {
     /// Starts an empty server and waits until it answers.
     pub(crate) async fn start() -> Result<Self, String> {
+        Self::start_on(free_port).await
+    }
+
+    /// Starts it on the first of `ports` on which it can listen.
+    pub(crate) async fn start_on(
+        mut ports: impl FnMut() -> Result<u16, String>,
+    ) -> Result<Self, String> {
         let bin = binaries()?;
-        let dir = directory()?;
-        let mut server = Self { dir, bin, port: 0, child: None };
         for _ in 0..20 {
-            server.port = free_port()?;
+            // Each try has a directory of its own: the guard of the try before it removes that one's.
+            let (dir, port) = (directory()?, ports()?);
+            let mut server = Self { dir, bin: bin.clone(), port, child: None };
             match server.run().await {
                 Err(log) if log.contains("could not create any TCP/IP sockets") => {}
                 Err(log) => return Err(format!("PostgreSQL does not start: {log}")),
@@ -124,7 +131,9 @@ impl Server {
             if child.try_wait().map_err(cannot)?.is_some() {
                 return Err(fs::read_to_string(&log).unwrap_or_default());
             }
-            if server_config(self.port).connect(NoTls).await.is_ok() {
+            // Whoever else has the port may accept the connection and never say a word.
+            if timeout(Duration::from_secs(1), answers(self.port, &self.dir)).await.unwrap_or(false)
+            {
                 return Ok(());
             }
             if Instant::now() > give_up {
@@ -179,6 +188,14 @@ pub(crate) fn server_config(port: u16) -> tokio_postgres::Config {
     config
 }
 
+/// Whether the server of `dir` answers on the port, and not another one that took the port first.
+async fn answers(port: u16, dir: &Path) -> bool {
+    let Ok((client, connection)) = server_config(port).connect(NoTls).await else { return false };
+    tokio::spawn(connection);
+    let data = client.query_one("SHOW data_directory", &[]).await;
+    data.is_ok_and(|row| Path::new(row.get::<_, &str>(0)) == dir.join("data"))
+}
+
 /// `POSTGRES_BIN`, or the newest of Debian's directories, or where `PATH` has `initdb`.
 fn binaries() -> Result<PathBuf, String> {
     let has_both =
@@ -230,7 +247,7 @@ fn directory() -> Result<PathBuf, String> {
 
 /// Below the ports that systems hand to outgoing connections: a client that dials a stopped server
 /// on such a port could be given that very port, and connect to itself.
-fn free_port() -> Result<u16, String> {
+pub(crate) fn free_port() -> Result<u16, String> {
     use std::hash::BuildHasher;
     for _ in 0..1000 {
         let random = std::hash::RandomState::new().hash_one(0);
