@@ -3,7 +3,9 @@
 
 mod postgres;
 
+use std::future::poll_fn;
 use std::net::TcpListener;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use derp_kv_conformance::shared_runtime;
@@ -93,6 +95,69 @@ async fn a_silent_network_is_given_up_and_used_again() {
     }
     proxy.set(Traffic::Pass);
     assert_eq!(value(&kv, b"silent").await.as_deref(), Some(&b"2"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_behind_a_slow_one_costs_nobody_else_the_connection() {
+    let (kv, config) = with(|config| {
+        config.server.application_name("queue");
+        config.connections = 1;
+        config.op_timeout = Duration::from_secs(4);
+    })
+    .await;
+    kv.set(b"queue:locked", b"1", None).await.unwrap();
+    let mut operator = operator(&config).await;
+    let locked = operator.transaction().await.unwrap();
+    let sessions = "SELECT pid FROM pg_stat_activity WHERE application_name = 'queue' ORDER BY 1";
+    let sessions = async || {
+        locked.execute("SELECT pg_stat_clear_snapshot()", &[]).await.unwrap();
+        let rows = locked.query(sessions, &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect::<Vec<i32>>()
+    };
+    let before = sessions().await;
+    let lock = "SELECT FROM derp_kv WHERE key = 'queue:locked' FOR UPDATE";
+    locked.execute(lock, &[]).await.unwrap();
+
+    let mut second = pin!(kv.incr(b"queue:locked", 6, None));
+    let first = {
+        let first = kv.set(b"queue:locked", b"2", None);
+        // The order in which they are polled first is that in which they are sent.
+        let mut first = pin!(first);
+        poll_fn(|cx| {
+            let polled = first.as_mut().poll(cx);
+            assert!(second.as_mut().poll(cx).is_pending(), "it stands behind the first one");
+            polled
+        })
+        .await
+    };
+    let error = first.unwrap_err();
+    assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::Timeout, false));
+    // The server has come to the second one only now, and the time of its caller ends before the
+    // server's does. The third stands behind it.
+    let third = tokio::spawn({
+        let kv = kv.clone();
+        async move { kv.set(b"queue:innocent", b"v", None).await }
+    });
+    let error = second.await.unwrap_err();
+    assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::Timeout, true));
+    assert_eq!(sessions().await, before, "the connection is as it was");
+    locked.commit().await.unwrap();
+    third.await.unwrap().unwrap();
+    assert_eq!(value(&kv, b"queue:innocent").await.as_deref(), Some(&b"v"[..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_opening_that_is_given_up_leaves_no_connection() {
+    let (config, runtime) = shared().await.unwrap();
+    let proxy = Proxy::start(config.server.get_ports()[0]).await.unwrap();
+    let server = postgres::server_config(proxy.port());
+    let config = PostgresConfig { server, connections: 1, op_timeout: Duration::from_secs(2) };
+    // It is connected by then, and what it is told next is never answered.
+    let armed = proxy.arm(b"statement_timeout", Fault::HoleReply);
+    let error = PostgresStore::connect(config, runtime).await.unwrap_err();
+    assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::Timeout, false));
+    armed.fired().await.unwrap();
+    timeout(LONG, proxy.wait_for_connections(0)).await.expect("the connection ends");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -272,7 +272,12 @@ pub(crate) async fn with(
 pub(crate) async fn until_locked(operator: &Client, name: &str, count: i64) {
     let waiting = "SELECT count(*) FROM pg_stat_activity
         WHERE application_name = $1 AND wait_event_type = 'Lock'";
-    while operator.query_one(waiting, &[&name]).await.unwrap().get::<_, i64>(0) < count {
+    loop {
+        // Within a transaction the first look at the sessions is kept, and would be seen for ever.
+        operator.execute("SELECT pg_stat_clear_snapshot()", &[]).await.unwrap();
+        if operator.query_one(waiting, &[&name]).await.unwrap().get::<_, i64>(0) >= count {
+            return;
+        }
         sleep(Duration::from_millis(5)).await;
     }
 }
