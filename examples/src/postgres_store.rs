@@ -7,6 +7,7 @@ mod sql;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +30,9 @@ use lane::{Lane, Param};
 const PAGE: i64 = 1_000;
 /// The most keys, and about the most bytes, of one statement of a batch.
 const BATCH: (usize, usize) = (10_000, 16 * 1024 * 1024);
+/// The limits of [`PostgresConfig::op_timeout`].
+const OP_TIMEOUT: RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(24 * 24 * 3600);
 /// The longest sleep of a waiter, for changes that nobody announces: those made by hand.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
@@ -37,10 +41,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 pub struct PostgresConfig {
     /// Host, user, password, database; its `Debug` shows no password.
     pub server: tokio_postgres::Config,
-    /// How many connections the keys are spread over. A statement that waits for a row holds up the
-    /// others of its connection.
+    /// How many connections the keys are spread over, at least one. A statement that waits for a row
+    /// holds up the others of its connection.
     pub connections: usize,
-    /// How long a statement may take. Opening a connection may take as long again.
+    /// How long a statement may take on the server, from 10 ms to 24 days. A caller waits a second
+    /// longer for the answer. Opening a connection may take as long again.
     pub op_timeout: Duration,
 }
 
@@ -50,6 +55,18 @@ impl PostgresConfig {
     pub fn new(server: tokio_postgres::Config) -> Self {
         Self { server, connections: 4, op_timeout: Duration::from_secs(5) }
     }
+
+    /// The server takes whole milliseconds, in 31 bits, and none at all would switch the limit off.
+    fn check(&self) -> Result<()> {
+        let refused = if self.connections == 0 {
+            "connections must be at least 1"
+        } else if !OP_TIMEOUT.contains(&self.op_timeout) {
+            "op_timeout must be from 10 ms to 24 days"
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(ErrorKind::InvalidArgument, refused))
+    }
 }
 
 /// A store in the table `derp_kv` of a PostgreSQL database. Clones share its connections.
@@ -58,22 +75,25 @@ impl PostgresConfig {
 /// dropped call has sent is applied before any later call of that key, and never behind it. A lost
 /// connection is opened again by the next call, once the lost session has ended on the server.
 ///
+/// A scan reads over one of the connections and is outside of that order: a write that was dropped
+/// may be applied after the scan has begun, as may the writes of others. It is no snapshot.
+///
 /// A write whose answer is lost is not sent again: it fails with
 /// [`may_have_applied`](Error::may_have_applied).
 #[derive(Clone)]
 pub struct PostgresStore {
-    shared: Arc<Shared>,
+    connections: Arc<Connections>,
     flights: Flights,
 }
 
-struct Shared {
+struct Connections {
     lanes: Vec<Arc<Lane>>,
     changes: Arc<Changes>,
     runtime: Handle,
     listener: AbortHandle,
 }
 
-impl Drop for Shared {
+impl Drop for Connections {
     fn drop(&mut self) {
         self.listener.abort();
     }
@@ -101,35 +121,42 @@ impl PostgresStore {
     /// # Errors
     ///
     /// [`AccessDenied`](ErrorKind::AccessDenied) for a wrong user or password or where the table is
-    /// missing and may not be made, [`Unavailable`](ErrorKind::Unavailable) where nobody answers.
+    /// missing and may not be made, [`Unavailable`](ErrorKind::Unavailable) where nobody answers,
+    /// [`InvalidArgument`](ErrorKind::InvalidArgument) for settings out of their bounds or without a
+    /// host, [`Unsupported`](ErrorKind::Unsupported) where they demand TLS.
     pub async fn connect(config: PostgresConfig, runtime: Handle) -> Result<Self> {
+        config.check().map_err(|error| error.with_operation(Operation::Connect))?;
         let changes = Arc::new(Changes::new());
         let lane = |_| Arc::new(Lane::new(config.clone(), runtime.clone(), changes.clone()));
-        let lanes: Vec<_> = (0..config.connections.max(1)).map(lane).collect();
+        let lanes: Vec<_> = (0..config.connections).map(lane).collect();
         let opened = try_join_all(lanes.iter().map(|lane| lane.open())).await;
         opened.map_err(|error| error.with_operation(Operation::Connect))?;
         let listener = runtime.spawn(changes.clone().follow(config)).abort_handle();
-        let shared = Arc::new(Shared { lanes, changes, runtime, listener });
-        Ok(Self { shared, flights: Flights::new() })
+        let connections = Arc::new(Connections { lanes, changes, runtime, listener });
+        Ok(Self { connections, flights: Flights::new() })
     }
 
     fn lane(&self, key: &[u8]) -> usize {
-        let lanes = self.shared.lanes.len() as u64;
+        let lanes = self.connections.lanes.len() as u64;
         usize::try_from(hash(key) / BUCKETS % lanes).unwrap_or_default()
     }
 
-    /// Runs the statement of one key.
+    /// Runs the statement of one key, whose parameters are the key and `others`.
     async fn one(
         &self,
         operation: Operation,
         key: &[u8],
         sql: &'static str,
-        params: Vec<Param>,
+        others: impl IntoIterator<Item = Result<Param>>,
     ) -> Result<Option<Row>> {
+        let params = check_key(key).and_then(|()| {
+            let key: Param = Box::new(key.to_vec());
+            [Ok(key)].into_iter().chain(others).collect::<Result<Vec<_>>>()
+        });
         let called = async {
-            check(key)?;
+            let params = params?;
             let buckets = if operation.writes() { vec![hash(key) % BUCKETS] } else { Vec::new() };
-            self.shared.lanes[self.lane(key)].call(sql, params, buckets).await
+            self.connections.lanes[self.lane(key)].call(sql, params, buckets).await
         };
         Ok(called.await.map_err(|error| error.with_operation(operation))?.pop())
     }
@@ -147,7 +174,7 @@ impl PostgresStore {
         let mut open: BTreeMap<usize, Part> = BTreeMap::new();
         let mut parts = Vec::new();
         for (key, value) in items {
-            check(key).and_then(|()| field(value)).map_err(named)?;
+            check_key(key).and_then(|()| check_value(value)).map_err(named)?;
             let lane = self.lane(key);
             let part = open.entry(lane).or_default();
             let size = key.len() + value.len();
@@ -161,31 +188,28 @@ impl PostgresStore {
         }
         parts.extend(open);
         let parts: Vec<_> = parts.into_iter().filter(|(_, part)| !part.keys.is_empty()).collect();
-        let several = parts.len() > 1;
         let calls = parts.into_iter().map(|(lane, part)| {
             let params = params(Box::new(part.keys), Box::new(part.values));
-            self.shared.lanes[lane].call(sql, params, part.buckets.into_iter().collect())
+            self.connections.lanes[lane].call(sql, params, part.buckets.into_iter().collect())
         });
-        let mut rows = Vec::new();
-        for answer in join_all(calls).await {
-            rows.extend(answer.map_err(|error| {
-                // The other statements went their own way.
-                let unknown = error.may_have_applied() || (several && operation.writes());
-                named(error.with_may_have_applied(unknown))
-            })?);
-        }
-        Ok(rows)
+        let answers = join_all(calls).await;
+        // Each statement is applied or not, whatever becomes of the others.
+        let applied =
+            |answer: &Result<_>| answer.as_ref().err().is_none_or(Error::may_have_applied);
+        let applied = operation.writes() && answers.iter().any(applied);
+        let rows: Result<Vec<_>> = answers.into_iter().collect();
+        let rows = rows.map_err(|error| named(error.with_may_have_applied(applied)))?;
+        Ok(rows.into_iter().flatten().collect())
     }
 
     /// One page of a scan: its live keys, and where the next page begins.
     async fn page(&self, from: &[u8], end: Option<&[u8]>) -> Result<(Vec<Bytes>, Option<Vec<u8>>)> {
-        let (sql, end) = match end {
-            Some(end) => (sql::SCAN, Some(field(end)?)),
-            None => (sql::SCAN_TO_END, None),
+        let bytes = |bytes: &[u8]| -> Param { Box::new(bytes.to_vec()) };
+        let (sql, params): (_, Vec<Param>) = match end {
+            Some(end) => (sql::SCAN, vec![bytes(from), bytes(end), Box::new(PAGE)]),
+            None => (sql::SCAN_TO_END, vec![bytes(from), Box::new(PAGE)]),
         };
-        let limit: Param = Box::new(PAGE);
-        let params = [field(from)?].into_iter().chain(end).chain([limit]).collect();
-        let rows = self.shared.lanes[0].call(sql, params, Vec::new()).await;
+        let rows = self.connections.lanes[0].call(sql, params, Vec::new()).await;
         let rows = rows.map_err(|error| error.with_operation(Operation::Scan))?;
         let full = i64::try_from(rows.len()).is_ok_and(|rows| rows == PAGE);
         let last = rows.last().filter(|_| full).map(|row| row.get::<_, &[u8]>(0));
@@ -202,23 +226,33 @@ fn hash(key: &[u8]) -> u64 {
     key.iter().fold(0xcbf2_9ce4_8422_2325, step)
 }
 
-/// A key or a value as a parameter.
-fn field(bytes: &[u8]) -> Result<Param> {
-    if bytes.len() > PostgresStore::LONGEST_VALUE {
+/// Refuses a value that the server would refuse, before anything is sent.
+fn check_value(value: &[u8]) -> Result<()> {
+    if value.len() > PostgresStore::LONGEST_VALUE {
         let refused = "a value is longer than a field of PostgreSQL";
         return Err(Error::new(ErrorKind::InvalidArgument, refused));
     }
-    Ok(Box::new(bytes.to_vec()))
+    Ok(())
 }
 
-/// A TTL as a parameter; at most 100 years.
-fn millis(ttl: Option<Duration>) -> Result<Param> {
-    let millis = Ttl::optional(ttl)?.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
-    Ok(Box::new(millis))
+/// A value as a parameter.
+fn field(value: &[u8]) -> Result<Param> {
+    check_value(value)?;
+    Ok(Box::new(value.to_vec()))
+}
+
+/// A TTL in milliseconds; at most 100 years.
+fn millis(ttl: Option<Duration>) -> Result<Option<i64>> {
+    Ok(Ttl::optional(ttl)?.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)))
+}
+
+/// A TTL as a parameter.
+fn life(ttl: Option<Duration>) -> Result<Param> {
+    Ok(Box::new(millis(ttl)?))
 }
 
 /// Refuses a key that the server would refuse, before anything is sent.
-fn check(key: &[u8]) -> Result<()> {
+fn check_key(key: &[u8]) -> Result<()> {
     if key.len() > PostgresStore::LONGEST_KEY {
         let refused = "a key is longer than an entry of PostgreSQL's index";
         return Err(Error::new(ErrorKind::InvalidArgument, refused));
@@ -244,18 +278,18 @@ fn after(prefix: &[u8]) -> Option<Vec<u8>> {
 #[async_trait]
 impl KvStore for PostgresStore {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        let row = self.one(Operation::Get, key, sql::GET, vec![field(key)?]).await?;
+        let row = self.one(Operation::Get, key, sql::GET, []).await?;
         Ok(row.map(|row| Bytes::copy_from_slice(row.get(0))))
     }
     async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
-        let row = self.one(Operation::GetWithTtl, key, sql::GET, vec![field(key)?]).await?;
+        let row = self.one(Operation::GetWithTtl, key, sql::GET, []).await?;
         Ok(row.map(|row| (Bytes::copy_from_slice(row.get(0)), expiry(&row, 1))))
     }
     async fn exists(&self, key: &[u8]) -> Result<bool> {
-        Ok(self.one(Operation::Exists, key, sql::TTL, vec![field(key)?]).await?.is_some())
+        Ok(self.one(Operation::Exists, key, sql::TTL, []).await?.is_some())
     }
     async fn ttl(&self, key: &[u8]) -> Result<Option<Expiry>> {
-        let row = self.one(Operation::Ttl, key, sql::TTL, vec![field(key)?]).await?;
+        let row = self.one(Operation::Ttl, key, sql::TTL, []).await?;
         Ok(row.map(|row| expiry(&row, 0)))
     }
     async fn mget(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
@@ -266,7 +300,9 @@ impl KvStore for PostgresStore {
         Ok(keys.iter().map(|key| found.get(key).cloned()).collect())
     }
     fn scan(&self, prefix: &[u8]) -> BoxStream<'static, Result<Bytes>> {
-        let begin = (self.clone(), after(prefix), Some(prefix.to_vec()));
+        // No key begins with more than a key may have.
+        let from = (prefix.len() <= Self::LONGEST_KEY).then(|| prefix.to_vec());
+        let begin = (self.clone(), after(prefix), from);
         let pages = stream::try_unfold(begin, |(store, end, from)| async move {
             let Some(from) = from else { return Ok(None) };
             let (keys, next) = store.page(&from, end.as_deref()).await?;
@@ -275,18 +311,18 @@ impl KvStore for PostgresStore {
         pages.map_ok(|keys| stream::iter(keys).map(Ok)).try_flatten().boxed()
     }
     async fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
-        let params = vec![field(key)?, field(value)?, millis(ttl)?];
+        let params = [field(value), life(ttl)];
         self.one(Operation::Set, key, sql::SET, params).await.map(drop)
     }
     async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
-        millis(ttl)?;
+        let ttl = millis(ttl).map_err(|error| error.with_operation(Operation::Mset))?;
         // Of two equal keys the later one stays: a statement may touch a row once only.
         let items = items.iter().copied().collect();
-        let params = |keys, values| Vec::from_iter([keys, values].into_iter().chain(millis(ttl)));
+        let params = |keys, values| -> Vec<Param> { vec![keys, values, Box::new(ttl)] };
         self.batch(Operation::Mset, items, sql::MSET, params).await.map(drop)
     }
     async fn delete(&self, key: &[u8]) -> Result<bool> {
-        let row = self.one(Operation::Delete, key, sql::DELETE, vec![field(key)?]).await?;
+        let row = self.one(Operation::Delete, key, sql::DELETE, []).await?;
         Ok(row.is_some_and(|row| row.get(0)))
     }
     async fn delete_many(&self, keys: &[&[u8]]) -> Result<u64> {
@@ -295,15 +331,16 @@ impl KvStore for PostgresStore {
         Ok(call.await?.iter().map(|row| u64::try_from(row.get::<_, i64>(0)).unwrap_or(0)).sum())
     }
     async fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
-        let params = vec![field(key)?, millis(Some(ttl))?];
+        let params = [life(Some(ttl))];
         Ok(self.one(Operation::Expire, key, sql::EXPIRE, params).await?.is_some())
     }
     async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {
-        let params = vec![field(key)?, field(value)?, millis(ttl)?];
+        let params = [field(value), life(ttl)];
         Ok(self.one(Operation::SetNx, key, sql::SET_NX, params).await?.is_some())
     }
     async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
-        let params = vec![field(key)?, Box::new(by), millis(ttl)?];
+        let by: Param = Box::new(by);
+        let params = [Ok(by), life(ttl)];
         let row = self.one(Operation::Incr, key, sql::INCR, params).await?;
         let refused = "the value is not a decimal i64, or the sum would leave its range";
         let refused = || Error::new(ErrorKind::NotAnInteger, refused);
@@ -317,17 +354,17 @@ impl KvStore for PostgresStore {
         value: &[u8],
         ttl: Option<Duration>,
     ) -> Result<bool> {
-        let params = vec![field(key)?, field(expected)?, field(value)?, millis(ttl)?];
+        let params = [field(expected), field(value), life(ttl)];
         let row = self.one(Operation::CompareAndSet, key, sql::COMPARE_AND_SET, params).await?;
         Ok(row.is_some())
     }
     async fn compare_and_delete(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
-        let (call, params) = (Operation::CompareAndDelete, vec![field(key)?, field(expected)?]);
+        let (call, params) = (Operation::CompareAndDelete, [field(expected)]);
         Ok(self.one(call, key, sql::COMPARE_AND_DELETE, params).await?.is_some())
     }
     async fn wait_for_change(&self, key: &[u8], seen: Option<&[u8]>, at_most: Duration) {
         let waiting = async {
-            let changes = &self.shared.changes;
+            let changes = &self.connections.changes;
             // Registered before the value is looked at: a change after the look wakes it.
             let mut changed = pin!(changes.of(hash(key)).notified());
             changed.as_mut().enable();
@@ -353,13 +390,13 @@ impl KvStore for PostgresStore {
     }
 
     fn runtime(&self) -> Option<Handle> {
-        Some(self.shared.runtime.clone())
+        Some(self.connections.runtime.clone())
     }
 }
 
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let connections = self.shared.lanes.len();
+        let connections = self.connections.lanes.len();
         f.debug_struct("PostgresStore").field("connections", &connections).finish_non_exhaustive()
     }
 }

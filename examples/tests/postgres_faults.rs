@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use derp_kv_conformance::shared_runtime;
-use derp_kv_core::{ErrorKind, KvStore};
+use derp_kv_core::{ErrorKind, KvStore, Operation};
 use derp_kv_examples::postgres_store::{PostgresConfig, PostgresStore};
 use derp_kv_valkey::test_server::{Fault, Proxy, Traffic};
 use futures_util::future::join_all;
@@ -190,6 +190,13 @@ async fn a_server_that_comes_back_is_used_again() {
         let error = kv.set(b"kept", b"w", None).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     }
+    // The first call after the end finds each connection closed, if it did not notice before.
+    let keys: Vec<_> = (0..40).map(|n| format!("down:{n}").into_bytes()).collect();
+    let items: Vec<(&[u8], &[u8])> = keys.iter().map(|key| (&key[..], &b"v"[..])).collect();
+    kv.mset(&items, None).await.unwrap_err();
+    let error = kv.mset(&items, None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert!(!error.may_have_applied(), "nothing was sent: {error}");
     // Nothing tells of a change now: a waiter looks again and again.
     kv.wait_for_change(b"kept", Some(b"v"), Duration::MAX).await;
 
@@ -214,6 +221,107 @@ async fn a_server_starts_where_the_first_port_is_taken() {
     let server = Server::start_on(|| ports.pop().unwrap()).await.unwrap();
     let kv = PostgresStore::connect(server.config(), shared_runtime()).await.unwrap();
     kv.set(b"k", b"v", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn settings_that_cannot_work_are_refused() {
+    use ErrorKind::{AccessDenied, InvalidArgument, Unsupported};
+    let (config, runtime) = shared().await.unwrap();
+    let timeout = |op_timeout| PostgresConfig { op_timeout, ..config.clone() };
+    let server = |server| PostgresConfig { server, connections: 1, ..config.clone() };
+    let mut tls = config.server.clone();
+    tls.ssl_mode(tokio_postgres::config::SslMode::Require);
+    // `AuthenticationCleartextPassword`.
+    let (asks, _asking) = greeting(b"R\0\0\0\x08\0\0\0\x03").await;
+    let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+    let cases = [
+        (PostgresConfig { connections: 0, ..config.clone() }, InvalidArgument, "connections"),
+        (timeout(Duration::ZERO), InvalidArgument, "op_timeout"),
+        (timeout(Duration::from_micros(9_999)), InvalidArgument, "op_timeout"),
+        (timeout(days(24) + Duration::from_nanos(1)), InvalidArgument, "op_timeout"),
+        (timeout(Duration::MAX), InvalidArgument, "op_timeout"),
+        (server(tokio_postgres::Config::new()), InvalidArgument, "host"),
+        (server(tls), Unsupported, "TLS"),
+        (server(asks), AccessDenied, "password"),
+    ];
+    for (config, kind, what) in cases {
+        let shown = format!("{config:?}");
+        let error = PostgresStore::connect(config, runtime.clone()).await.unwrap_err();
+        assert_eq!(error.kind(), kind, "{shown}: {error}");
+        assert_eq!(error.operation(), Some(Operation::Connect), "{error}");
+        assert!(!error.may_have_applied() && error.to_string().contains(what), "{error}");
+    }
+    let kv = PostgresStore::connect(timeout(days(24)), runtime).await.unwrap();
+    kv.set(b"settings", b"v", None).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_error_of_the_server_says_whether_the_write_is_undone() {
+    use ErrorKind::{AccessDenied, Backend, Full, InvalidArgument, ReadOnly, Timeout, Unavailable};
+    let (kv, config) = with(|_| ()).await;
+    // The server fails with the code that is to be written.
+    operator(&config)
+        .await
+        .batch_execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 RAISE EXCEPTION USING ERRCODE = convert_from(NEW.value, 'UTF8');
+             END $$;
+             CREATE TRIGGER refuse BEFORE INSERT ON derp_kv FOR EACH ROW
+                 WHEN (NEW.key = 'refuse') EXECUTE FUNCTION refuse()",
+        )
+        .await
+        .unwrap();
+    for (code, kind, unknown) in [
+        ("57P01", Unavailable, true),
+        ("57P02", Unavailable, true),
+        ("57P03", Unavailable, false),
+        ("57P04", Unavailable, true),
+        ("57P05", Unavailable, true),
+        ("57014", Timeout, false),
+        ("55P03", Timeout, false),
+        ("40001", Unavailable, false),
+        ("40P01", Unavailable, false),
+        ("08006", Unavailable, true),
+        ("53100", Full, false),
+        ("53200", Unavailable, false),
+        ("53300", Unavailable, false),
+        ("25006", ReadOnly, false),
+        ("28P01", AccessDenied, false),
+        ("42501", AccessDenied, false),
+        ("54000", InvalidArgument, false),
+        ("22023", Backend, false),
+    ] {
+        let error = kv.set(b"refuse", code.as_bytes(), None).await.unwrap_err();
+        assert_eq!((error.kind(), error.may_have_applied()), (kind, unknown), "{error}");
+        assert!(error.to_string().contains(code), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_says_whether_any_of_it_may_have_been_applied() {
+    let keys: Vec<_> = (0..40).map(|n| format!("fold:{n}").into_bytes()).collect();
+    let items: Vec<(&[u8], &[u8])> = keys.iter().map(|key| (&key[..], &b"w"[..])).collect();
+    let (kv, config) = with(|config| {
+        config.connections = 2;
+        config.op_timeout = Duration::from_secs(2);
+    })
+    .await;
+    kv.set(&keys[0], b"v", None).await.unwrap();
+    let mut operator = operator(&config).await;
+    let locked = operator.transaction().await.unwrap();
+    let lock = "SELECT FROM derp_kv WHERE key = 'fold:0' FOR UPDATE";
+    locked.execute(lock, &[]).await.unwrap();
+    // The server undoes the one half, and has done the other one.
+    let error = kv.mset(&items, None).await.unwrap_err();
+    assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::Timeout, true));
+    let error = kv.mset(&items[..1], None).await.unwrap_err();
+    assert_eq!((error.kind(), error.may_have_applied()), (ErrorKind::Timeout, false));
+    locked.commit().await.unwrap();
+    assert_eq!(value(&kv, &keys[0]).await.as_deref(), Some(&b"v"[..]));
+    let keys: Vec<_> = keys.iter().map(|key| &key[..]).collect();
+    let found = kv.mget(&keys).await.unwrap().into_iter().flatten();
+    let applied = found.filter(|value| *value == "w").count();
+    assert!(applied > 0 && applied < keys.len(), "{applied} of them");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use derp_kv_core::{Error, ErrorKind, Expiry, KvStore};
+use derp_kv_core::{Error, ErrorKind, Expiry, KvStore, Operation};
 use derp_kv_examples::postgres_store::PostgresStore;
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
@@ -226,7 +226,7 @@ async fn a_scan_goes_on_behind_dead_keys_and_ends_with_its_prefix() {
 }
 
 #[tokio::test]
-async fn keys_have_a_longest_length() {
+async fn what_cannot_be_stored_is_refused_by_name() {
     let kv = open().await;
     // Noise: what compresses would fit into the index far longer.
     let mut state = 1_u64;
@@ -240,27 +240,49 @@ async fn keys_have_a_longest_length() {
     assert!(kv.delete(&key).await.unwrap());
     key.push(0);
     let key = &key[..];
+    use Operation::{
+        CompareAndDelete, CompareAndSet, Delete, DeleteMany, Exists, Expire, Get, GetWithTtl, Incr,
+        Mget, Mset, Set, SetNx, Ttl,
+    };
+    let large = vec![0; PostgresStore::LONGEST_VALUE + 1];
+    let none = Some(Duration::ZERO);
     let errors = [
-        kv.get(key).await.err(),
-        kv.get_with_ttl(key).await.err(),
-        kv.exists(key).await.err(),
-        kv.ttl(key).await.err(),
-        kv.mget(&[b"a", key]).await.err(),
-        kv.set(key, b"v", None).await.err(),
-        kv.mset(&[(b"a", b"v"), (key, b"v")], None).await.err(),
-        kv.delete(key).await.err(),
-        kv.delete_many(&[b"a", key]).await.err(),
-        kv.expire(key, LONG).await.err(),
-        kv.set_nx(key, b"v", None).await.err(),
-        kv.incr(key, 1, None).await.err(),
-        kv.compare_and_set(key, b"v", b"w", None).await.err(),
-        kv.compare_and_delete(key, b"v").await.err(),
+        (Get, "key", kv.get(key).await.err()),
+        (GetWithTtl, "key", kv.get_with_ttl(key).await.err()),
+        (Exists, "key", kv.exists(key).await.err()),
+        (Ttl, "key", kv.ttl(key).await.err()),
+        (Mget, "key", kv.mget(&[b"a", key]).await.err()),
+        (Set, "key", kv.set(key, b"v", None).await.err()),
+        (Mset, "key", kv.mset(&[(b"a", b"v"), (key, b"v")], None).await.err()),
+        (Delete, "key", kv.delete(key).await.err()),
+        (DeleteMany, "key", kv.delete_many(&[b"a", key]).await.err()),
+        (Expire, "key", kv.expire(key, LONG).await.err()),
+        (SetNx, "key", kv.set_nx(key, b"v", None).await.err()),
+        (Incr, "key", kv.incr(key, 1, None).await.err()),
+        (CompareAndSet, "key", kv.compare_and_set(key, b"v", b"w", None).await.err()),
+        (CompareAndDelete, "key", kv.compare_and_delete(key, b"v").await.err()),
+        (Set, "value", kv.set(b"a", &large, None).await.err()),
+        (Mset, "value", kv.mset(&[(b"a", b"v"), (b"b", &large)], None).await.err()),
+        (SetNx, "value", kv.set_nx(b"a", &large, None).await.err()),
+        (CompareAndSet, "value", kv.compare_and_set(b"a", &large, b"w", None).await.err()),
+        (CompareAndSet, "value", kv.compare_and_set(b"a", b"v", &large, None).await.err()),
+        (CompareAndDelete, "value", kv.compare_and_delete(b"a", &large).await.err()),
+        (Set, "TTL", kv.set(b"a", b"v", none).await.err()),
+        (Mset, "TTL", kv.mset(&[(b"a", b"v")], none).await.err()),
+        (Expire, "TTL", kv.expire(b"a", Duration::ZERO).await.err()),
+        (SetNx, "TTL", kv.set_nx(b"a", b"v", none).await.err()),
+        (Incr, "TTL", kv.incr(b"a", 1, none).await.err()),
+        (CompareAndSet, "TTL", kv.compare_and_set(b"a", b"v", b"w", none).await.err()),
     ];
-    for (number, error) in errors.into_iter().enumerate() {
-        let error = error.unwrap_or_else(|| panic!("call {number} took it"));
-        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "call {number}");
-        assert!(!error.may_have_applied() && !error.is_transient(), "call {number}");
+    for (operation, what, error) in errors {
+        let error = error.unwrap_or_else(|| panic!("{operation:?} took the {what}"));
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{operation:?}");
+        assert!(!error.may_have_applied() && !error.is_transient(), "{operation:?}");
+        assert_eq!(error.operation(), Some(operation), "{error}");
+        assert!(error.to_string().contains(what), "{error}");
     }
+    assert!(kv.scan(key).try_collect::<Vec<_>>().await.unwrap().is_empty());
+    assert_eq!(value(&kv, b"a").await, None);
 }
 
 #[tokio::test]

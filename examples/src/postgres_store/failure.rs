@@ -1,5 +1,6 @@
 //! What a failure of PostgreSQL means to a caller.
 
+use std::error::Error as _;
 use std::io;
 
 use derp_kv_core::{Error, ErrorKind};
@@ -11,6 +12,7 @@ use tokio_postgres::error::SqlState;
 pub(super) fn failed(error: tokio_postgres::Error, writes: bool) -> Error {
     match error.code().cloned() {
         Some(code) => refused(&code, writes),
+        None if let Some(refused) = settings(&error) => refused,
         None => {
             let lost = unavailable("the connection to PostgreSQL failed or was lost", writes);
             // Of the sources only this one is known to quote nothing.
@@ -20,6 +22,29 @@ pub(super) fn failed(error: tokio_postgres::Error, writes: bool) -> Error {
             }
         }
     }
+}
+
+/// What is wrong with the settings of a connection, which the client finds out by itself. Nothing was
+/// sent then. The client tells its kinds of errors apart in their words only.
+fn settings(error: &tokio_postgres::Error) -> Option<Error> {
+    use ErrorKind::{AccessDenied, InvalidArgument, Unsupported};
+    let source = error.source().map(ToString::to_string);
+    let (kind, what) = match (error.to_string().as_str(), source.as_deref()) {
+        ("invalid configuration", Some("password missing")) => {
+            (AccessDenied, "PostgreSQL asks for a password, and the settings have none")
+        }
+        ("invalid configuration", _) => {
+            (InvalidArgument, "the settings name no host, or not as many ports as hosts")
+        }
+        ("error performing TLS handshake", _) => {
+            (Unsupported, "the settings demand TLS, which this store does not speak")
+        }
+        ("authentication error", _) => {
+            (AccessDenied, "PostgreSQL asks for a proof of identity that cannot be given")
+        }
+        _ => return None,
+    };
+    Some(Error::new(kind, what))
 }
 
 /// What the server answered. A statement that it refuses is undone, so nothing of it was applied.
@@ -34,13 +59,15 @@ fn refused(code: &SqlState, writes: bool) -> Error {
         "54000" => (InvalidArgument, "a key or value is too large for PostgreSQL"),
         // Its time is up, or it waited too long for a lock.
         "57014" | "55P03" => (Timeout, "PostgreSQL gave the statement up, and undid it"),
-        "57P01" | "57P02" | "57P03" => (Unavailable, "PostgreSQL is starting or ending"),
+        "57P03" => (Unavailable, "PostgreSQL does not take connections yet, or no more"),
+        code if code.starts_with("57P") => (Unavailable, "PostgreSQL ended the session"),
         code if code.starts_with("28") => (AccessDenied, "PostgreSQL refuses these credentials"),
         code if code.starts_with("08") => (Unavailable, "the connection to PostgreSQL failed"),
         _ => (Backend, "PostgreSQL refused the statement"),
     };
-    // A session that is ended may have committed just before.
-    let unknown = matches!(code.code(), "57P01" | "57P02") || code.code().starts_with("08");
+    // A session that is ended may have committed just before. Without a session nothing was sent.
+    let ended = code.code().starts_with("57P") && code.code() != "57P03";
+    let unknown = ended || code.code().starts_with("08");
     Error::new(kind, format!("{what} (SQLSTATE {})", code.code()))
         .with_may_have_applied(writes && unknown)
 }
