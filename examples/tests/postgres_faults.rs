@@ -148,6 +148,35 @@ async fn a_call_behind_a_slow_one_costs_nobody_else_the_connection() {
     assert_eq!(value(&kv, b"queue:innocent").await.as_deref(), Some(&b"v"[..]));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_finds_nobody_tries_less_and_less_often() {
+    let (config, runtime) = shared().await.unwrap();
+    let proxy = Proxy::start(config.server.get_ports()[0]).await.unwrap();
+    let server = postgres::server_config(proxy.port());
+    let kv = PostgresStore::connect(PostgresConfig { server, connections: 1, ..config }, runtime);
+    let kv = kv.await.unwrap();
+    // One connection for the keys and one that listens.
+    timeout(LONG, proxy.wait_for_connections(2)).await.expect("it listens");
+    let port = proxy.port();
+    drop(proxy);
+    let free = async {
+        loop {
+            match tokio::net::TcpListener::bind(("127.0.0.1", port)).await {
+                Ok(listener) => return listener,
+                Err(_) => sleep(Duration::from_millis(1)).await,
+            }
+        }
+    };
+    let listener = timeout(LONG, free).await.expect("the proxy ends");
+    // It hangs up on each that comes: at 50 ms between them these would be over in one second.
+    let began = Instant::now();
+    for _ in 0..8 {
+        drop(timeout(LONG, listener.accept()).await.expect("it tries again").unwrap());
+    }
+    assert!(began.elapsed() > Duration::from_secs(2), "{:?}", began.elapsed());
+    drop(kv);
+}
+
 /// A server that greets one client with these messages, says nothing else, and ends when the client
 /// is gone.
 async fn greeting(messages: &'static [u8]) -> (tokio_postgres::Config, JoinHandle<()>) {

@@ -9,11 +9,12 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use derp_kv_conformance::shared_runtime;
 use derp_kv_core::{Error, ErrorKind, Expiry, KvStore, Operation};
 use derp_kv_examples::postgres_store::PostgresStore;
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
-use postgres::{LONG, open, operator, until_locked, value, with};
+use postgres::{LONG, Server, open, operator, until_locked, value, with};
 use tokio::time::{sleep, timeout};
 
 const HOUR: Option<Duration> = Some(Duration::from_secs(3600));
@@ -322,4 +323,24 @@ async fn what_has_expired_is_cleared_away_and_nothing_else() {
     timeout(LONG, left).await.expect("they are cleared away");
     let fresh: Vec<_> = keys[..100].iter().map(|key| &key[..]).collect();
     assert_eq!(kv.delete_many(&fresh).await.unwrap(), 100);
+}
+
+#[tokio::test]
+async fn the_sweeper_goes_on_behind_a_full_page() {
+    // No sweeper of another test is there to help.
+    let server = Server::start().await.unwrap();
+    let config = server.config();
+    let kv = PostgresStore::connect(config.clone(), shared_runtime()).await.unwrap();
+    let operator = operator(&config).await;
+    let dead = "INSERT INTO derp_kv SELECT convert_to('dead:' || n, 'UTF8'), '', now()
+        FROM generate_series(1, 60000) AS n";
+    operator.execute(dead, &[]).await.unwrap();
+    let left = async {
+        let count = "SELECT count(*) FROM derp_kv";
+        while operator.query_one(count, &[]).await.unwrap().get::<_, i64>(0) > 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(LONG, left).await.expect("a page a second would take twice as long");
+    drop(kv);
 }

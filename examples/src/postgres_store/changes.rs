@@ -19,8 +19,12 @@ use super::{PostgresConfig, sql};
 /// group look in vain, and a batch of any size has no more notifications than this.
 pub(super) const BUCKETS: u64 = 256;
 
-/// Between two tries to connect, and two looks at the value meanwhile.
+/// Between two looks at a value while changes are not heard of.
 pub(super) const POLL: Duration = Duration::from_millis(50);
+
+/// Between the first two tries to connect; each further pause is twice as long, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often what has expired is cleared away.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -80,6 +84,7 @@ impl Changes {
     /// Listens on a connection of its own for ever, and tells and sweeps over it. A lost connection
     /// wakes all waiters, and is opened again.
     pub(super) async fn follow(self: Arc<Self>, config: PostgresConfig) {
+        let mut pause = FIRST_PAUSE;
         loop {
             let connected = timeout(config.op_timeout, config.server.connect(NoTls)).await;
             if let Ok(Ok((client, mut connection))) = connected {
@@ -93,9 +98,13 @@ impl Changes {
                     });
                 let work = self.work(&config, &client, &own);
                 select(pin!(hear), pin!(work)).await;
+                if self.are_heard() {
+                    pause = FIRST_PAUSE;
+                }
                 self.set_heard(false);
             }
-            sleep(POLL).await;
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -113,7 +122,8 @@ impl Changes {
         };
         let (tell, sweep) = timeout(config.op_timeout, begin).await.ok()?.ok()?;
         self.set_heard(true);
-        self.to_tell.notify_one(); // what the connection before this one did not come to
+        // Changes that the connection before this one has not told are told now.
+        self.to_tell.notify_one();
         let mut sweeps = interval(SWEEP_EVERY);
         while !client.is_closed() {
             tokio::select! {
@@ -129,7 +139,13 @@ impl Changes {
                     }
                 }
                 // One that fails, for want of a right to delete say, is tried again.
-                _ = sweeps.tick() => drop(timeout(config.op_timeout, client.execute(&sweep, &[])).await.ok()?),
+                _ = sweeps.tick() => {
+                    let swept = timeout(config.op_timeout, client.execute(&sweep, &[])).await.ok()?;
+                    // There may be more behind a full page, and it is not put off.
+                    if matches!(swept, Ok(sql::SWEPT)) {
+                        sweeps.reset_immediately();
+                    }
+                }
             }
         }
         None

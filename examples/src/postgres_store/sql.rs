@@ -47,13 +47,16 @@ pub(super) const LISTENER: &str = "SELECT pg_backend_pid()";
 pub(super) const TELL: &str =
     "SELECT pg_notify('derp_kv', bucket) FROM unnest($1::text[]) AS bucket";
 
-/// Removes rows that are dead, and skips what somebody works on. Each is looked at again under its
+/// Removes up to [`SWEPT`] rows that are dead, and skips what somebody works on. Each is looked at again under its
 /// lock. `now()` is older than the lock, so what was dead then is dead; the index can use it.
 pub(super) const SWEEP: &str = "
     WITH dead AS MATERIALIZED (
         SELECT key FROM derp_kv WHERE expires_at <= now()
         ORDER BY expires_at LIMIT 1000 FOR UPDATE SKIP LOCKED)
     DELETE FROM derp_kv kv USING dead WHERE kv.key = dead.key AND kv.expires_at <= now()";
+
+/// The most rows that one [`SWEEP`] removes.
+pub(super) const SWEPT: u64 = 1_000;
 
 /// Microseconds left of a row's life, NULL where it does not end. The clock may have passed the end
 /// since `now()`: the reader of the column takes one microsecond for less.
