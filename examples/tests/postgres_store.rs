@@ -153,6 +153,45 @@ async fn the_clock_is_read_behind_the_lock() {
     played.unwrap();
 }
 
+/// The row that is waited for is gone after the wait, so there is no conflict to evaluate `SET` for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_life_counts_from_behind_the_lock_also_where_the_row_is_deleted() {
+    let (kv, config) = with(|config| {
+        config.server.application_name("deleted");
+        // Each of them waits on a connection of its own.
+        config.connections = 64;
+    })
+    .await;
+    let keys = [&b"deleted:set"[..], b"deleted:nx", b"deleted:incr"];
+    let mut operator = operator(&config).await;
+    for key in keys {
+        kv.set(key, b"7", HOUR).await.unwrap();
+    }
+    let deleting = operator.transaction().await.unwrap();
+    let delete = "DELETE FROM derp_kv WHERE key >= 'deleted:' AND key < 'deleted;'";
+    assert_eq!(deleting.execute(delete, &[]).await.unwrap(), 3);
+    let [set, nx, incr] = keys;
+    let calls = async {
+        tokio::try_join!(kv.set(set, b"8", HOUR), kv.set_nx(nx, b"8", HOUR), kv.incr(incr, 1, HOUR),)
+    };
+    let release = async {
+        let waiting = until_locked(deleting.client(), "deleted", 3);
+        timeout(LONG, waiting).await.expect("all three wait");
+        sleep(Duration::from_secs(1)).await;
+        let released = Instant::now();
+        deleting.commit().await.unwrap();
+        released
+    };
+    let (called, released) = tokio::join!(calls, release);
+    let ((), nx, counter) = called.unwrap();
+    assert_eq!((nx, counter.value), (true, 1), "there is no key any more");
+    for key in keys {
+        let left = kv.ttl(key).await.unwrap().and_then(|expiry| expiry.remaining()).unwrap();
+        let missing = HOUR.unwrap().saturating_sub(left + released.elapsed());
+        assert!(missing < Duration::from_millis(500), "{missing:?} of it had passed before");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn racing_batches_do_not_deadlock() {
     let (one, config) = with(|_| ()).await;

@@ -6,6 +6,13 @@
 //!
 //! `ON CONFLICT` locks the row before it evaluates `SET` and `WHERE`. The others lock first, by
 //! `FOR UPDATE` in a query of its own: the select list of that query is evaluated before the lock.
+//!
+//! The row that `INSERT` would insert is evaluated before it waits for a conflicting one. Where that
+//! is gone after the wait, the row is inserted as it was, and its life counts from before the wait.
+//! So the insertions of one key lock first, too, and evaluate their row after that. There are two
+//! waits that this does not help with: [`MSET`], which would take locks in two passes and deadlock,
+//! and a wait for an insertion that is undone, which nobody else can see or lock. There, up to the
+//! whole wait is missing from the life, which is at most `statement_timeout`.
 
 /// `bytea`, because text has a collation and an encoding. One at a time makes the table: two that
 /// race for it would both fail to see it, and one of them would then fail.
@@ -73,6 +80,22 @@ macro_rules! end {
     };
 }
 
+/// Inserts this row of the key `$1`, after whoever works on a row of that key is done with it. The
+/// aggregate has read `locked` before a row comes out of it and the row to insert is evaluated.
+macro_rules! insert_behind_the_lock {
+    ($value:literal, $ttl:literal) => {
+        concat!(
+            "WITH locked AS MATERIALIZED (SELECT FROM derp_kv WHERE key = $1 FOR UPDATE)
+            INSERT INTO derp_kv AS kv SELECT $1::bytea, ",
+            $value,
+            ", ",
+            end!($ttl),
+            " FROM (SELECT count(*) FROM locked) AS waited
+            ON CONFLICT (key)"
+        )
+    };
+}
+
 pub(super) const GET: &str = concat!(
     "SELECT value, ",
     left!(),
@@ -100,10 +123,8 @@ pub(super) const SCAN_TO_END: &str = "
     WHERE key >= $1 ORDER BY key LIMIT $2";
 
 pub(super) const SET: &str = concat!(
-    "INSERT INTO derp_kv VALUES ($1, $2, ",
-    end!("$3"),
-    ")
-    ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires_at = ",
+    insert_behind_the_lock!("$2::bytea", "$3"),
+    " DO UPDATE SET value = excluded.value, expires_at = ",
     end!("$3")
 );
 
@@ -118,10 +139,8 @@ pub(super) const MSET: &str = concat!(
 );
 
 pub(super) const SET_NX: &str = concat!(
-    "INSERT INTO derp_kv AS kv VALUES ($1, $2, ",
-    end!("$3"),
-    ")
-    ON CONFLICT (key) DO UPDATE SET value = excluded.value, expires_at = ",
+    insert_behind_the_lock!("$2::bytea", "$3"),
+    " DO UPDATE SET value = excluded.value, expires_at = ",
     end!("$3"),
     " WHERE kv.expires_at <= clock_timestamp() RETURNING true"
 );
@@ -132,10 +151,8 @@ pub(super) const SET_NX: &str = concat!(
 /// `SET` reads the clock once for value and expiry: by two readings, a counter that ends between
 /// them would be the old one in the one column and a new one in the other.
 pub(super) const INCR: &str = concat!(
-    "INSERT INTO derp_kv AS kv VALUES ($1, convert_to($2::int8::text, 'UTF8'), ",
-    end!("$3"),
-    ")
-    ON CONFLICT (key) DO UPDATE SET (value, expires_at) = (
+    insert_behind_the_lock!("convert_to($2::int8::text, 'UTF8')", "$3"),
+    " DO UPDATE SET (value, expires_at) = (
         SELECT
             CASE WHEN kv.expires_at <= at THEN excluded.value
             ELSE convert_to((encode(kv.value, 'escape')::int8 + $2::int8)::text, 'UTF8') END,
