@@ -119,7 +119,8 @@ impl Profile {
     }
 
     /// The longest key that the store takes, in bytes, where its documentation has a limit. It is
-    /// then tested that keys up to this work, and that longer ones are refused.
+    /// then tested that keys up to this work, or up to a mebibyte where it is longer, and that longer
+    /// ones are refused, where the limit is at most four mebibytes.
     ///
     /// By default a mebibyte works, and nothing is said of longer keys. No store may take less than
     /// 1,280 bytes: such is the length of the names that the helpers make. What a harness puts in

@@ -15,7 +15,10 @@ const LAW: &str = "basics::keys_are_told_apart";
 pub(super) fn mutants() -> Vec<Mutant> {
     vec![
         mutant::<ExpireatDeleted>(LAW, "`delete` takes `key.expireat` along"),
-        mutant::<DeadlineBehind>(LAW, "`expire` keeps the deadline in `deadline|key`, hidden"),
+        mutant::<DeadlineBehind>(
+            LAW,
+            "`expire` keeps the deadline in a hidden key with a bar before `key`",
+        ),
         mutant::<VersionNul>(LAW, "a swap counts a version up in `key` NUL `ver`, and hides it"),
         mutant::<CountersBeside>(LAW, "`incr` counts in `cnt::key` as well"),
         mutant::<TypeBeside>(LAW, "`set` writes the type of its value to `type/key`"),
