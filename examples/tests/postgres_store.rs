@@ -383,3 +383,55 @@ async fn the_sweeper_goes_on_behind_a_full_page() {
     timeout(LONG, left).await.expect("a page a second would take twice as long");
     drop(kv);
 }
+
+/// A plan that was made for an empty table is kept when the table has grown.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_statement_reads_the_whole_table() {
+    let server = Server::start().await.unwrap();
+    // To make the indexes reads the table, and is counted at the latest when the session ends.
+    drop(PostgresStore::connect(server.config(), shared_runtime()).await.unwrap());
+    let operator = operator(&server.config()).await;
+    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'";
+    let began = Instant::now();
+    while operator.query_one(sessions, &[]).await.unwrap().get::<_, i64>(0) > 1 {
+        assert!(began.elapsed() < LONG, "the sessions of a store that is gone do not end");
+        sleep(Duration::from_millis(20)).await;
+    }
+    // What the server knows of a table that nobody has written to yet, or that others have emptied.
+    operator.batch_execute("VACUUM ANALYZE derp_kv").await.unwrap();
+    let kv = PostgresStore::connect(server.config(), shared_runtime()).await.unwrap();
+    let seen = async |column: &str| {
+        let counted = format!(
+            "SELECT coalesce({column}, 0) FROM pg_stat_user_tables WHERE relname = 'derp_kv'"
+        );
+        operator.query_one(&counted, &[]).await.unwrap().get::<_, i64>(0)
+    };
+    let before = seen("seq_scan").await;
+    let names: Vec<_> = (0..2_000).map(|number| format!("key {number}").into_bytes()).collect();
+    let keys: Vec<_> = names.iter().map(Vec::as_slice).collect();
+    let items: Vec<_> = keys.iter().map(|key| (*key, &b"1"[..])).collect();
+    for _ in 0..3 {
+        kv.mset(&items, HOUR).await.unwrap();
+        assert_eq!(kv.mget(&keys).await.unwrap().len(), keys.len());
+        for key in &keys[..8] {
+            assert!(kv.get(key).await.unwrap().is_some() && kv.ttl(key).await.unwrap().is_some());
+            kv.set(key, b"1", None).await.unwrap();
+            assert!(!kv.set_nx(key, b"2", None).await.unwrap());
+            assert_eq!(kv.incr(key, 1, None).await.unwrap().value, 2);
+            assert!(kv.compare_and_set(key, b"2", b"3", None).await.unwrap());
+            assert!(kv.expire(key, Duration::from_secs(60)).await.unwrap());
+            assert!(!kv.compare_and_delete(key, b"4").await.unwrap());
+            assert!(kv.delete(key).await.unwrap());
+        }
+        assert_eq!(kv.scan(b"key 1").try_collect::<Vec<_>>().await.unwrap().len(), 1_110);
+        assert_eq!(kv.delete_many(&keys).await.unwrap(), 1_992);
+    }
+    // The server counts a statement some time after it has ended; the probes of the index, which are
+    // many, come with it.
+    let began = Instant::now();
+    while seen("idx_scan").await < 3 * 2_000 {
+        assert!(began.elapsed() < LONG, "the server counts nothing");
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(seen("seq_scan").await, before, "the table was read as a whole");
+}

@@ -28,10 +28,12 @@ pub(super) const EXISTS: &str = "SELECT to_regclass('derp_kv') IS NOT NULL";
 
 /// What a session needs to be told, whatever the database's defaults are: under `REPEATABLE READ` a
 /// statement that waited for a row would fail instead of looking at it again. The parameters of
-/// each statement weigh the same, so it is planned once.
+/// each statement weigh the same, so it is planned once; and a plan that was made while the table was
+/// empty must not read the whole of a table that has grown.
 pub(super) const SESSION: &str = "
     SET default_transaction_isolation = 'read committed';
-    SET plan_cache_mode = force_generic_plan";
+    SET plan_cache_mode = force_generic_plan;
+    SET enable_seqscan = off";
 
 /// Names this session in the words by which [`END`] finds it.
 pub(super) const ME: &str = "
