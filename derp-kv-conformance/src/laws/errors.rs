@@ -1,4 +1,4 @@
-mod traces;
+pub(super) mod traces;
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -123,7 +123,7 @@ fn secrets() -> Vec<Vec<u8>> {
 }
 
 /// An error as it may come to a log: each of its chain, in both forms.
-fn prints(error: &Error) -> Vec<String> {
+pub(super) fn prints(error: &Error) -> Vec<String> {
     let first: &(dyn std::error::Error + 'static) = error;
     let chain = std::iter::successors(Some(first), |error| error.source());
     let forms = chain.flat_map(|error| {

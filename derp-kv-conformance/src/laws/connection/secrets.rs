@@ -1,19 +1,15 @@
 //! What an error says whose write carried a value that is nobody's business.
 
-use std::fmt::Write;
-
 use derp_kv_core::{Error, KvStore, Result};
 
 use super::{CUTS, healed};
 use crate::Harness;
 use crate::bench::{Bench, LawResult};
-use crate::violation::{Violation, ensure, with_sources};
+use crate::laws::errors::{prints, traces::Traces};
+use crate::violation::{Violation, ensure};
 
 const SECRET: &[u8] = b"q7mzx4wkpv2hnt9ryj6sgu3lbfd5c8ae";
 const NEXT: &[u8] = b"zq81xw73vu65tp49sr27mn36kj58hg94";
-
-/// Bytes in a row that nothing shows by chance.
-const PART: usize = 8;
 
 const WRITES: [&str; 5] = ["set", "mset", "set_nx", "compare_and_set", "compare_and_delete"];
 
@@ -46,29 +42,10 @@ async fn call(kv: &impl KvStore, write: &str, key: &[u8]) -> Result<()> {
 }
 
 fn conceals(write: &str, error: &Error) -> Result<(), Violation> {
-    let printed = [with_sources(error), format!("{error:?}"), format!("{error:#?}")];
-    let shows = printed.iter().any(|text| show(text, SECRET) || show(text, NEXT));
-    ensure!(!shows, "the error of a {write} whose connection broke shows a value: {}", printed[0]);
+    let traces = [SECRET, NEXT].map(Traces::of);
+    for printed in prints(error) {
+        let shown = traces.iter().any(|traces| traces.show_in(&printed));
+        ensure!(!shown, "the error of a {write} whose connection broke shows a value: {printed}");
+    }
     Ok(())
-}
-
-/// Whether a part of the value shows: as text, in hex, or as a list of numbers.
-fn show(printed: &str, value: &[u8]) -> bool {
-    let printed = printed.to_lowercase();
-    let dense: String = printed.chars().filter(|c| !c.is_whitespace()).collect();
-    // Bytes in hex may have anything between them.
-    let lean = printed.replace("\\x", "").replace("0x", "");
-    let lean: String = lean.chars().filter(char::is_ascii_alphanumeric).collect();
-    value.windows(PART).any(|part| {
-        let (mut hex, mut numbers) = (String::new(), String::new());
-        for byte in part {
-            // Writing to a string cannot fail.
-            let _ = write!(hex, "{byte:02x}");
-            let _ = write!(numbers, "{byte},");
-        }
-        let text = part.escape_ascii().to_string();
-        printed.contains(&text)
-            || lean.contains(&hex)
-            || dense.contains(numbers.trim_end_matches(','))
-    })
 }

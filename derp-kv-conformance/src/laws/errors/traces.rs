@@ -8,7 +8,7 @@ const PART: usize = 6;
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// What gives a value away, in any of the notations that bytes are printed in.
-pub(super) struct Traces {
+pub(in crate::laws) struct Traces {
     /// Its text and its escapes, in lower case.
     texts: Vec<String>,
     hex: Vec<String>,
@@ -17,7 +17,7 @@ pub(super) struct Traces {
 }
 
 impl Traces {
-    pub(super) fn of(value: &[u8]) -> Self {
+    pub(in crate::laws) fn of(value: &[u8]) -> Self {
         let parts = || value.windows(PART);
         let is_text = |part: &&[u8]| part.iter().all(u8::is_ascii_graphic);
         let lower = |part: &[u8]| part.escape_ascii().to_string().to_lowercase();
@@ -47,7 +47,7 @@ impl Traces {
     }
 
     /// Whether `printed` shows any part of the value.
-    pub(super) fn show_in(&self, printed: &str) -> bool {
+    pub(in crate::laws) fn show_in(&self, printed: &str) -> bool {
         let lower = printed.to_lowercase();
         // Bytes in hex may have anything between them: `\x67\x68`, `0x67, 0x68`, `67 68`, `%67%68`.
         let lean = lower.replace("\\x", "").replace("0x", "").replace("\\u00", "");
