@@ -132,7 +132,7 @@ impl<H: Harness> Bench<'_, H> {
                 // Caught here rather than by proptest, which would not say that it was a panic.
                 let case = AssertUnwindSafe(async {
                     let mut scene = self.open(self.slack()).await?;
-                    in_time(self.stretched(timeout), case(&mut scene, input)).await
+                    self.in_time(timeout, case(&mut scene, input)).await
                 });
                 case.catch_unwind().await.unwrap_or_else(|panic| Err(Violation::panicked(&*panic)))
             });
@@ -165,9 +165,17 @@ impl<H: Harness> Bench<'_, H> {
         Ok(scene)
     }
 
-    /// A time-out, longer as calls take longer: a store far away is slow, and does not hang.
-    fn stretched(&self, timeout: Duration) -> Duration {
-        timeout.saturating_mul(self.progress.stretch())
+    /// Takes `case` for hung after `timeout`, which is longer as calls take longer: a store far away is
+    /// slow, and does not hang.
+    async fn in_time<T>(
+        &self,
+        timeout: Duration,
+        case: impl Future<Output = Result<T, Violation>>,
+    ) -> Result<T, Violation> {
+        let timeout = timeout.saturating_mul(self.progress.stretch());
+        tokio::time::timeout(timeout, case).await.unwrap_or_else(|_| {
+            Err(Violation::of(Kind::Hung, "it hangs: a call has never returned"))
+        })
     }
 
     /// A scene in which connections break. Where there are none, nothing can.
@@ -193,7 +201,7 @@ impl<H: Harness> Bench<'_, H> {
         self.progress.begin("the scene".to_owned());
         let outcome = runtime.block_on(async {
             let mut scene = self.open(self.slack()).await?;
-            in_time(self.stretched(self.timeout()), scenario(&mut scene)).await
+            self.in_time(self.timeout(), scenario(&mut scene)).await
         });
         self.progress.count();
         runtime.shutdown_background();
@@ -251,7 +259,7 @@ impl<H: Harness> Bench<'_, H> {
             let mut scene = self.open(self.real_slack()).await?;
             for number in (0..).take_while(|number| goes_on(*number)) {
                 self.progress.begin(format!("round {number}"));
-                in_time(timeout, round(&mut scene, number))
+                self.in_time(timeout, round(&mut scene, number))
                     .await
                     .map_err(|violation| violation.within(format!("in round {number}, ")))?;
                 self.progress.count();
@@ -310,10 +318,8 @@ impl Failures {
     /// What proptest is told of a failed case. A shorter input that fails in another way is not
     /// what is looked for: one that shows a declared deviation would hide a panic.
     fn add(&self, violation: Violation) -> TestCaseResult {
-        let (_, kind) = self.first.get().unwrap_or((Instant::now(), violation.kind));
-        if self.first.get().is_none() {
-            self.first.set(Some((Instant::now(), kind)));
-        }
+        let (began, kind) = self.first.get().unwrap_or((Instant::now(), violation.kind));
+        self.first.set(Some((began, kind)));
         if violation.kind != kind {
             return Ok(());
         }
@@ -352,15 +358,6 @@ async fn latency(store: &impl KvStore) -> Duration {
         }
     }
     if quickest == Duration::MAX { Duration::ZERO } else { quickest }
-}
-
-async fn in_time<T>(
-    timeout: Duration,
-    case: impl Future<Output = Result<T, Violation>>,
-) -> Result<T, Violation> {
-    tokio::time::timeout(timeout, case)
-        .await
-        .unwrap_or_else(|_| Err(Violation::of(Kind::Hung, "it hangs: a call has never returned")))
 }
 
 /// Runs `caller` on a task of its own for each of the `stores`, all beginning at once.

@@ -509,3 +509,43 @@ fn seeds_of_failures_are_kept_beside_the_test_and_tried_first() {
     assert_eq!(std::fs::read_to_string(&seeds).expect("the seeds"), kept);
     std::fs::remove_dir_all(&folder).expect("the directory goes");
 }
+
+/// Answers every call a while later.
+#[derive(Clone, Copy, Debug)]
+struct FarAway;
+
+impl Layer for FarAway {
+    async fn around<T: Send>(
+        &self,
+        _operation: Operation,
+        _key: Option<&[u8]>,
+        call: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        call.await
+    }
+}
+
+#[async_trait]
+impl Harness for FarAway {
+    type Store = Layered<Naive, Self>;
+    type Guard = ();
+
+    async fn open(&self) -> Result<(Self::Store, ()), BoxError> {
+        Ok((Layered::new(Naive::claiming_deletions(false), *self), ()))
+    }
+
+    fn profile(&self) -> Profile {
+        // Less than a case or a round takes here, if it were not for how far away the store is.
+        let profile = Profile::default().cases(1).rounds(1).without_seeds();
+        profile.case_timeout(Duration::from_millis(150))
+    }
+}
+
+#[test]
+fn a_store_far_away_does_not_hang() {
+    // Cases of a property, and rounds of a race.
+    let law = Law::named("expiry::value_and_expiry_agree").expect("the law is listed");
+    let report = run_law(FarAway, law);
+    assert!(report.is_success(), "{report}");
+}
