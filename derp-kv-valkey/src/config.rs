@@ -10,7 +10,7 @@ use std::time::Duration;
 use derp_kv_core::{Error, ErrorKind, Result};
 
 use crate::address::Address;
-use crate::tls;
+use crate::node::tls;
 
 /// Whether the addresses lead to one server or to the nodes of a cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

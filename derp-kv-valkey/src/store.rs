@@ -14,10 +14,11 @@ use futures_util::stream;
 use redis::Value;
 use tokio::runtime::Handle;
 
+use crate::cluster::router::Router;
 use crate::config::ValkeyConfig;
-use crate::request::{Body, Native, Request, Safety};
-use crate::router::Router;
-use crate::{batch, commands, glob, reply, scan, script, tracking};
+use crate::ops::{batch, scan, tracking};
+use crate::protocol::request::{Body, Native, Request, Safety};
+use crate::protocol::{commands, glob, reply, script};
 
 /// The longest command: a little below the server's `client-query-buffer-limit` of 1 GiB.
 const LONGEST_COMMAND: usize = 1024 * 1024 * 1024 - 1024 * 1024;

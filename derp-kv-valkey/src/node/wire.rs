@@ -13,14 +13,14 @@ use tokio::sync::{Semaphore, SemaphorePermit, watch};
 
 use crate::address::Address;
 use crate::config::{Mode, ValkeyConfig};
-use crate::dial::dial;
-use crate::failure::Failure;
-use crate::hello::{self, Hello};
-use crate::reply::is_unsupported;
-use crate::request::{Body, Form, Native, Request};
-use crate::stream::Meter;
-use crate::task::Task;
-use crate::waiters::Waiters;
+use crate::io::task::Task;
+use crate::node::dial::dial;
+use crate::node::failure::Failure;
+use crate::node::hello::{self, Hello};
+use crate::node::stream::Meter;
+use crate::node::waiters::Waiters;
+use crate::protocol::reply::is_unsupported;
+use crate::protocol::request::{Body, Form, Native, Request};
 
 /// What became of a request.
 #[derive(Debug)]

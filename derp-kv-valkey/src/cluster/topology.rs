@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use crate::address::Address;
+use crate::cluster::slots::{SLOTS, SlotMap};
 use crate::config::ValkeyConfig;
-use crate::link::Link;
-use crate::slots::{SLOTS, SlotMap};
+use crate::node::link::Link;
 
 const NOBODY: u16 = u16::MAX;
 

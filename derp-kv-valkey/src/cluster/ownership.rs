@@ -3,7 +3,7 @@
 use redis::Value;
 
 use crate::address::Address;
-use crate::slots::SLOTS;
+use crate::cluster::slots::SLOTS;
 
 /// A set of slots.
 #[derive(Clone, Debug, PartialEq, Eq)]

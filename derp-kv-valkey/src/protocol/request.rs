@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use derp_kv_core::Operation;
 use redis::Cmd;
 
-use crate::script::Script;
+use crate::protocol::script::Script;
 
 /// What to do when nobody knows whether the server has executed a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,14 +9,14 @@ use redis::{Cmd, Pipeline, Value};
 use tokio::time::timeout;
 
 use super::{CHUNK_BYTES, CHUNK_KEYS, Item, many};
-use crate::backoff::Backoff;
-use crate::commands;
-use crate::link::Link;
-use crate::reply::{self, Verdict, classify};
-use crate::request::{Request, Safety};
-use crate::router::{Progress, Router, lost};
-use crate::slots::slot_of;
-use crate::wire::Sent;
+use crate::cluster::router::{Progress, Router, lost};
+use crate::cluster::slots::slot_of;
+use crate::io::backoff::Backoff;
+use crate::node::link::Link;
+use crate::node::wire::Sent;
+use crate::protocol::commands;
+use crate::protocol::reply::{self, Verdict, classify};
+use crate::protocol::request::{Request, Safety};
 
 /// Messages under way at once.
 const CONCURRENT: usize = 8;

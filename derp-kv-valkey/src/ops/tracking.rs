@@ -6,10 +6,10 @@ use std::time::Duration;
 use redis::{Pipeline, Value};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::reply;
-use crate::router::{Progress, Router};
-use crate::slots::slot_of;
-use crate::wire::Sent;
+use crate::cluster::router::{Progress, Router};
+use crate::cluster::slots::slot_of;
+use crate::node::wire::Sent;
+use crate::protocol::reply;
 
 /// The longest sleep: a key that expires is not announced in time.
 pub(crate) const LONGEST: Duration = Duration::from_secs(1);

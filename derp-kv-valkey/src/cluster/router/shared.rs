@@ -5,10 +5,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Notify;
 
 use crate::address::Address;
+use crate::cluster::topology::Topology;
 use crate::config::ValkeyConfig;
-use crate::link::Link;
-use crate::topology::Topology;
-use crate::wire::Wire;
+use crate::node::link::Link;
+use crate::node::wire::Wire;
 
 /// What the router and its background task share.
 #[derive(Debug)]

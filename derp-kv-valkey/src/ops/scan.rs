@@ -11,13 +11,13 @@ use futures_util::{StreamExt, stream};
 use redis::Value;
 use tokio::time::timeout;
 
-use crate::backoff::Backoff;
-use crate::link::Link;
-use crate::ownership::{Ownership, SlotSet};
-use crate::reply::{self, Verdict, classify};
-use crate::router::{Progress, Router, lost, unserved};
-use crate::slots::{slot_of, tag};
-use crate::wire::{Sent, Wire};
+use crate::cluster::ownership::{Ownership, SlotSet};
+use crate::cluster::router::{Progress, Router, lost, unserved};
+use crate::cluster::slots::{slot_of, tag};
+use crate::io::backoff::Backoff;
+use crate::node::link::Link;
+use crate::node::wire::{Sent, Wire};
+use crate::protocol::reply::{self, Verdict, classify};
 
 /// Keys that the server looks at for one answer: it is never blocked for long.
 const COUNT: usize = 1000;

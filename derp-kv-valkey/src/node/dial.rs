@@ -12,9 +12,9 @@ use tokio_rustls::client::TlsStream;
 
 use crate::address::Address;
 use crate::config::ValkeyConfig;
-use crate::failure::Failure;
-use crate::stream::{Meter, Stream};
-use crate::tls;
+use crate::node::failure::Failure;
+use crate::node::stream::{Meter, Stream};
+use crate::node::tls;
 
 /// Connects to `address`. The caller bounds the time.
 pub(crate) async fn dial(

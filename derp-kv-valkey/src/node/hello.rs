@@ -6,9 +6,9 @@ use redis::{Pipeline, RedisError, Value};
 
 use crate::address::Address;
 use crate::config::ValkeyConfig;
-use crate::failure::Failure;
-use crate::reply::{Verdict, classify};
-use crate::request::Native;
+use crate::node::failure::Failure;
+use crate::protocol::reply::{Verdict, classify};
+use crate::protocol::request::Native;
 
 impl Native {
     pub(crate) fn bit(self) -> u8 {

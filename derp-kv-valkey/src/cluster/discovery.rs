@@ -9,13 +9,13 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::address::Address;
+use crate::cluster::router::Shared;
+use crate::cluster::slots::SlotMap;
+use crate::cluster::topology::Topology;
 use crate::config::{Mode, ValkeyConfig};
-use crate::link::Link;
-use crate::reply::{Verdict, classify};
-use crate::router::Shared;
-use crate::slots::SlotMap;
-use crate::topology::Topology;
-use crate::wire::{Sent, Wire};
+use crate::node::link::Link;
+use crate::node::wire::{Sent, Wire};
+use crate::protocol::reply::{Verdict, classify};
 
 /// How often the view is refreshed when nothing raises a doubt.
 const PERIOD: Duration = Duration::from_secs(30);
@@ -60,7 +60,7 @@ pub(crate) async fn connect(config: &Arc<ValkeyConfig>) -> Result<Topology> {
                     }
                 }
             }
-            Err(first_error.map_or_else(crate::reply::unexpected, |(_, error)| error))
+            Err(first_error.map_or_else(crate::protocol::reply::unexpected, |(_, error)| error))
         }
     }
 }
@@ -84,13 +84,13 @@ async fn ask(wire: &Wire, address: &Address) -> Result<SlotMap> {
         Sent::Reply(redis::Value::ServerError(error)) => {
             return Err(match classify(&error, address) {
                 Verdict::Later(error) | Verdict::Replica(error) | Verdict::Final(error) => error,
-                _ => crate::reply::unexpected(),
+                _ => crate::protocol::reply::unexpected(),
             });
         }
         Sent::Reply(reply) => reply,
-        Sent::Unsent | Sent::Lost => return Err(crate::router::lost(address)),
+        Sent::Unsent | Sent::Lost => return Err(crate::cluster::router::lost(address)),
     };
-    let map = SlotMap::parse(&reply, address).ok_or_else(crate::reply::unexpected)?;
+    let map = SlotMap::parse(&reply, address).ok_or_else(crate::protocol::reply::unexpected)?;
     if map.ranges.is_empty() {
         return Err(Error::new(
             ErrorKind::Unavailable,

@@ -7,11 +7,11 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::address::Address;
-use crate::backoff::Backoff;
 use crate::config::ValkeyConfig;
-use crate::failure::Failure;
-use crate::task::Task;
-use crate::wire::{Sent, Wire};
+use crate::io::backoff::Backoff;
+use crate::io::task::Task;
+use crate::node::failure::Failure;
+use crate::node::wire::{Sent, Wire};
 
 /// How long a connection is kept at least, whoever asks for a fresh one: a replica goes on refusing.
 const RENEWAL: Duration = Duration::from_millis(500);

@@ -8,9 +8,9 @@ use bytes::Bytes;
 use derp_kv_core::{Error, Operation, Result, Ttl};
 use redis::{Cmd, Value};
 
-use crate::reply;
-use crate::request::Request;
-use crate::router::Router;
+use crate::cluster::router::Router;
+use crate::protocol::reply;
+use crate::protocol::request::Request;
 use run::{Batch, Kind};
 
 /// Keys in one message.

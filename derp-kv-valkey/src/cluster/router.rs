@@ -11,15 +11,15 @@ use redis::Value;
 use tokio::time::timeout;
 
 use crate::address::Address;
-use crate::backoff::Backoff;
+use crate::cluster::discovery;
+use crate::cluster::slots::slot_of;
 use crate::config::{Mode, ValkeyConfig};
-use crate::discovery;
-use crate::link::{Link, wire_within};
-use crate::reply::{self, Verdict, classify};
-use crate::request::{Body, Request, Safety};
-use crate::slots::slot_of;
-use crate::task::Task;
-use crate::wire::{Sent, Wire};
+use crate::io::backoff::Backoff;
+use crate::io::task::Task;
+use crate::node::link::{Link, wire_within};
+use crate::node::wire::{Sent, Wire};
+use crate::protocol::reply::{self, Verdict, classify};
+use crate::protocol::request::{Body, Request, Safety};
 pub(crate) use shared::Shared;
 
 /// How long a call waits for a node's connection before it looks whether the slot has moved.
@@ -247,7 +247,7 @@ impl Router {
         if let Some(wire) = link.live() {
             return Some(wire);
         }
-        progress.obstacle = link.failure().map(crate::failure::Failure::into_error);
+        progress.obstacle = link.failure().map(crate::node::failure::Failure::into_error);
         self.shared.doubt();
         wire_within(link, LOOK_AGAIN).await
     }

@@ -1,0 +1,5 @@
+//! Operations that are more than one request.
+
+pub(crate) mod batch;
+pub(crate) mod scan;
+pub(crate) mod tracking;
