@@ -158,6 +158,21 @@ impl Error {
         self
     }
 
+    /// Puts `context` before the message, for example how far a batch came. Kind, cause and flags
+    /// stay.
+    ///
+    /// ```
+    /// use derp_kv_core::{Error, ErrorKind};
+    ///
+    /// let error = Error::new(ErrorKind::Full, "no memory left").with_context("2 of 3 keys done");
+    /// assert_eq!(error.to_string(), "store is full: 2 of 3 keys done: no memory left");
+    /// ```
+    #[must_use]
+    pub fn with_context(mut self, context: impl fmt::Display) -> Self {
+        self.0.message = format!("{context}: {}", self.0.message).into();
+        self
+    }
+
     /// Says whether the write may have been applied although the call failed.
     #[must_use]
     pub fn with_may_have_applied(mut self, may_have_applied: bool) -> Self {

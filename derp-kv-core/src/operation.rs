@@ -68,6 +68,8 @@ operations! {
     calls {
         /// Opening a store.
         Connect "connect",
+        /// A command of the backend's own, for which the trait has no method.
+        Command "command",
         /// [`KvStoreExt::guarded_get`](crate::KvStoreExt::guarded_get)
         GuardedGet "guarded_get",
         /// [`KvStoreExt::invalidate`](crate::KvStoreExt::invalidate)
