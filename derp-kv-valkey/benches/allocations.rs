@@ -6,8 +6,8 @@ use std::alloc::System;
 
 use anyhow::Result;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
-use support::measure::{Round, Work};
-use support::{Args, Op, Row, Rows, each_case};
+use support::measure::{Contender, Round, Work};
+use support::{Args, GLIDE, Op, Row, Rows, each_case, each_reach_case};
 
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -37,23 +37,43 @@ async fn allocations(work: &dyn Round, callers: usize, turns: usize) -> Result<f
     Ok((change.allocations + change.reallocations) as f64 / (callers * turns) as f64)
 }
 
+async fn count(
+    args: &Args,
+    rows: &mut Rows,
+    op: Op,
+    row: Row,
+    contenders: Vec<Contender>,
+) -> Result<()> {
+    let callers = row.callers.unwrap_or(1);
+    let turns = turns(op, callers, args.short);
+    // Another process's allocations cannot be seen from here.
+    for (name, subject) in contenders.into_iter().filter(|(name, _)| *name != GLIDE) {
+        let own = allocations(&Nothing, callers, turns).await?;
+        let all = allocations(&*subject, callers, turns).await?;
+        rows.push(&Row {
+            subject: name.to_owned(),
+            allocs_per_op: Some((all - own).max(0.0)),
+            ..row.clone()
+        })?;
+    }
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> Result<()> {
     let args = Args::parse()?;
     let mut rows = Rows::new(&args)?;
-    each_case(&args, async |op, row, contenders| {
-        let callers = row.callers.unwrap_or(1);
-        let turns = turns(op, callers, args.short);
-        for (name, subject) in contenders {
-            let own = allocations(&Nothing, callers, turns).await?;
-            let all = allocations(&*subject, callers, turns).await?;
-            rows.push(&Row {
-                subject: name.to_owned(),
-                allocs_per_op: Some((all - own).max(0.0)),
-                ..row.clone()
-            })?;
-        }
-        Ok(())
-    })
-    .await
+    let only = args.only.as_deref();
+    let of_reach = only.is_some_and(|only| only.starts_with("reach/"));
+    if !of_reach {
+        let counted =
+            async |op, row, contenders| count(&args, &mut rows, op, row, contenders).await;
+        each_case(&args, counted).await?;
+    }
+    if of_reach || only.is_none() {
+        let counted =
+            async |op, row, contenders| count(&args, &mut rows, op, row, contenders).await;
+        each_reach_case(&args, counted).await?;
+    }
+    Ok(())
 }

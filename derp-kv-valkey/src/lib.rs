@@ -3,6 +3,9 @@
 mod address;
 mod cluster;
 mod config;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod io;
 mod node;
 mod ops;
@@ -12,4 +15,6 @@ mod store;
 pub mod test_server;
 
 pub use config::{Mode, ValkeyConfig};
+pub use ops::command::Repeat;
+pub use protocol::reply::{ErrorReply, Reply};
 pub use store::ValkeyStore;

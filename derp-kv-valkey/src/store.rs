@@ -11,23 +11,28 @@ use derp_kv_core::{
 };
 use futures_core::stream::BoxStream;
 use futures_util::stream;
-use redis::Value;
 use tokio::runtime::Handle;
 
 use crate::cluster::router::Router;
 use crate::config::ValkeyConfig;
+use crate::ops::command::{self, Repeat};
 use crate::ops::{batch, scan, tracking};
+use crate::protocol::Args;
+use crate::protocol::reply::Reply;
 use crate::protocol::request::{Body, Native, Request, Safety};
-use crate::protocol::{commands, glob, reply, script};
+use crate::protocol::{commands, glob, script, shape};
 
 /// The longest command: a little below the server's `client-query-buffer-limit` of 1 GiB.
 const LONGEST_COMMAND: usize = 1024 * 1024 * 1024 - 1024 * 1024;
 
 /// A store on a Valkey server or cluster: a cheap handle, to be cloned freely.
 ///
-/// The clones share one connection per node, which heals itself: after a restart, a failover, a
-/// lost network or a refused login it is there again without anybody doing anything. When the last
-/// handle is dropped, the connections close and no task is left behind.
+/// The clones share the connections to each node, one unless set. Connections heal themselves: after
+/// a restart, a failover, a lost network or a refused login they are there again without anybody
+/// doing anything. When the last handle is dropped, they close, and no task is left behind.
+///
+/// They live on an I/O thread that all stores of the process share, so a store works from every
+/// tokio runtime, also when the one that connected it is gone, paused or blocked.
 ///
 /// # What a failure means
 ///
@@ -63,6 +68,7 @@ impl ValkeyStore {
     /// * [`InvalidArgument`](ErrorKind::InvalidArgument): the configuration is wrong, or the
     ///   server runs in the other mode.
     /// * [`AccessDenied`](ErrorKind::AccessDenied): wrong user or password.
+    /// * [`ReadOnly`](ErrorKind::ReadOnly): a replica answers at the address of a standalone server.
     /// * [`Unavailable`](ErrorKind::Unavailable): nobody listens there, the name does not resolve,
     ///   the TLS handshake fails, the cluster has no slots.
     /// * [`Timeout`](ErrorKind::Timeout): no answer within the connection time-out.
@@ -76,6 +82,50 @@ impl ValkeyStore {
             .await
             .map_err(|error| error.with_operation(Operation::Connect))?;
         Ok(Self { router: Arc::new(router), flights: Flights::new() })
+    }
+
+    /// Runs any other command of the server, given word by word.
+    ///
+    /// In a cluster it goes to the node that serves `key`, which should be the command's first key;
+    /// without a cluster, and for commands without keys, any `key` will do. Deadline, redirects and
+    /// healing are those of the other operations.
+    ///
+    /// # Errors
+    ///
+    /// * [`InvalidArgument`](ErrorKind::InvalidArgument): no command, one that changes or blocks the
+    ///   connection that all callers share (`SUBSCRIBE`, `MULTI`, `BLPOP`, ..), or one that is longer
+    ///   than a server takes.
+    /// * What the server refuses: [`AccessDenied`](ErrorKind::AccessDenied),
+    ///   [`Unsupported`](ErrorKind::Unsupported), [`Full`](ErrorKind::Full),
+    ///   [`ReadOnly`](ErrorKind::ReadOnly), otherwise [`Backend`](ErrorKind::Backend). It was not
+    ///   applied then.
+    /// * [`Unavailable`](ErrorKind::Unavailable), [`Timeout`](ErrorKind::Timeout): with
+    ///   [`Repeat::Once`] it may have been applied, and the error says whether.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped, the command may have been executed or not, or is executed a moment later.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use derp_kv_valkey::{Repeat, Reply, ValkeyStore};
+    ///
+    /// # async fn example(kv: ValkeyStore) -> derp_kv_core::Result<()> {
+    /// kv.command(b"cart:7", &[b"HSET", b"cart:7", b"apples", b"3"], Repeat::Safe).await?;
+    /// let apples = kv.command(b"cart:7", &[b"HGET", b"cart:7", b"apples"], Repeat::Safe).await?;
+    /// assert_eq!(apples, Reply::BulkString("3".into()));
+    /// # Ok(()) }
+    /// ```
+    pub async fn command(&self, key: &[u8], args: &[&[u8]], repeat: Repeat) -> Result<Reply> {
+        const CALL: Operation = Operation::Command;
+        named(CALL, command::check(args))?;
+        self.check(CALL, args)?;
+        let request = match repeat {
+            Repeat::Safe => Request::read(CALL, key, args),
+            Repeat::Once => Request::write(CALL, key, args),
+        };
+        self.router.call(&request, Ok).await
     }
 
     /// Refuses what the server would answer by closing the connection on everybody.
@@ -99,18 +149,14 @@ fn named<T>(operation: Operation, result: Result<T>) -> Result<T> {
     result.map_err(|error| error.with_operation(operation))
 }
 
-/// A TTL as a script takes it: milliseconds, or nothing.
-fn ttl_arg(ttl: Option<Ttl>) -> String {
-    ttl.map(|ttl| ttl.as_millis().to_string()).unwrap_or_default()
-}
-
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl KvStore for ValkeyStore {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         self.check(Operation::Get, &[key])?;
-        let cmd = commands::one_key("GET", key);
-        self.router.call(&Request::read(Operation::Get, key, cmd), reply::value).await
+        let args: Args<'_> = &[b"GET", key];
+        let request = Request::read(Operation::Get, key, args);
+        self.router.call(&request, shape::value).await
     }
 
     async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
@@ -127,15 +173,17 @@ impl KvStore for ValkeyStore {
 
     async fn exists(&self, key: &[u8]) -> Result<bool> {
         self.check(Operation::Exists, &[key])?;
-        let cmd = commands::one_key("EXISTS", key);
-        self.router.call(&Request::read(Operation::Exists, key, cmd), reply::flag).await
+        let args: Args<'_> = &[b"EXISTS", key];
+        let request = Request::read(Operation::Exists, key, args);
+        self.router.call(&request, shape::flag).await
     }
 
     async fn ttl(&self, key: &[u8]) -> Result<Option<Expiry>> {
         self.check(Operation::Ttl, &[key])?;
-        let cmd = commands::one_key("PTTL", key);
-        let left = |reply| reply::expiry(reply::integer(&reply)?);
-        self.router.call(&Request::read(Operation::Ttl, key, cmd), left).await
+        let args: Args<'_> = &[b"PTTL", key];
+        let request = Request::read(Operation::Ttl, key, args);
+        let left = |reply| shape::expiry(shape::integer(&reply)?);
+        self.router.call(&request, left).await
     }
 
     async fn mget(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
@@ -147,7 +195,7 @@ impl KvStore for ValkeyStore {
 
     fn scan(&self, prefix: &[u8]) -> BoxStream<'static, Result<Bytes>> {
         let pattern = glob::pattern(prefix);
-        match self.check(Operation::Scan, &[&pattern]) {
+        match self.check(Operation::Scan, &[prefix]) {
             Ok(()) => scan::scan(self.router.clone(), prefix, pattern),
             Err(error) => Box::pin(stream::once(async { Err(error) })),
         }
@@ -156,8 +204,9 @@ impl KvStore for ValkeyStore {
     async fn set(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<()> {
         let ttl = named(Operation::Set, Ttl::optional(ttl))?;
         self.check(Operation::Set, &[key, value])?;
-        let cmd = commands::set(key, value, ttl);
-        self.router.call(&Request::write(Operation::Set, key, cmd), reply::ok).await
+        let ttl = commands::ttl(ttl);
+        let args = commands::set(key, value, &ttl, &[]);
+        self.router.call(&Request::write(Operation::Set, key, &args), shape::ok).await
     }
 
     async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
@@ -170,8 +219,9 @@ impl KvStore for ValkeyStore {
 
     async fn delete(&self, key: &[u8]) -> Result<bool> {
         self.check(Operation::Delete, &[key])?;
-        let cmd = commands::one_key("DEL", key);
-        self.router.call(&Request::write(Operation::Delete, key, cmd), reply::flag).await
+        let args: Args<'_> = &[b"DEL", key];
+        let request = Request::write(Operation::Delete, key, args);
+        self.router.call(&request, shape::flag).await
     }
 
     async fn delete_many(&self, keys: &[&[u8]]) -> Result<u64> {
@@ -184,21 +234,23 @@ impl KvStore for ValkeyStore {
     async fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
         let ttl = named(Operation::Expire, Ttl::new(ttl))?;
         self.check(Operation::Expire, &[key])?;
-        let cmd = commands::pexpire(key, ttl);
-        self.router.call(&Request::write(Operation::Expire, key, cmd), reply::flag).await
+        let ttl = commands::ttl(Some(ttl));
+        let args: Args<'_> = &[b"PEXPIRE", key, ttl.as_bytes()];
+        self.router.call(&Request::write(Operation::Expire, key, args), shape::flag).await
     }
 
     async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {
         let ttl = named(Operation::SetNx, Ttl::optional(ttl))?;
         self.check(Operation::SetNx, &[key, value])?;
-        let cmd = commands::set_nx(key, value, ttl);
-        self.router.call(&Request::write(Operation::SetNx, key, cmd), reply::flag).await
+        let ttl = commands::ttl(ttl);
+        let args = commands::set(key, value, &ttl, &[b"NX"]);
+        self.router.call(&Request::write(Operation::SetNx, key, &args), shape::flag).await
     }
 
     async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
         let ttl = named(Operation::Incr, Ttl::optional(ttl))?;
         self.check(Operation::Incr, &[key])?;
-        let (by, ttl) = (by.to_string(), ttl_arg(ttl));
+        let (by, ttl) = (by.to_string(), commands::ttl(ttl));
         let args = [by.as_bytes(), ttl.as_bytes()];
         let request = Request::script(Operation::Incr, key, &script::INCR, &args, None);
         self.router.call(&request, counter).await.map_err(not_a_counter)
@@ -214,26 +266,27 @@ impl KvStore for ValkeyStore {
         const CALL: Operation = Operation::CompareAndSet;
         let ttl = named(CALL, Ttl::optional(ttl))?;
         self.check(CALL, &[key, expected, value])?;
-        let native = (Native::SetIfEq, commands::set_if_eq(key, expected, value, ttl));
-        let ttl = ttl_arg(ttl);
+        let ttl = commands::ttl(ttl);
+        let native = commands::set(key, value, &ttl, &[b"IFEQ", expected]);
+        let native = (Native::SetIfEq, &native[..]);
         let args = [expected, value, ttl.as_bytes()];
         let script = &script::COMPARE_AND_SET;
         let request = Request::script(CALL, key, script, &args, Some(native));
-        self.router.call(&request, reply::flag).await
+        self.router.call(&request, shape::flag).await
     }
 
     async fn compare_and_delete(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
         const CALL: Operation = Operation::CompareAndDelete;
         self.check(CALL, &[key, expected])?;
-        let native = (Native::DelIfEq, commands::del_if_eq(key, expected));
+        let native: (Native, Args<'_>) = (Native::DelIfEq, &[b"DELIFEQ", key, expected]);
         let (script, args) = (&script::COMPARE_AND_DELETE, [expected]);
         let request = Request::script(CALL, key, script, &args, Some(native));
-        self.router.call(&request, reply::flag).await
+        self.router.call(&request, shape::flag).await
     }
 
     async fn wait_for_change(&self, key: &[u8], seen: Option<&[u8]>, at_most: Duration) {
         if self.check(Operation::WaitForChange, &[key]).is_err() {
-            return tokio::time::sleep(at_most.min(tracking::LONGEST)).await;
+            return self.router.io().sleep(at_most.min(tracking::LONGEST)).await;
         }
         tracking::wait_for_change(&self.router, key, seen, at_most).await;
     }
@@ -243,7 +296,7 @@ impl KvStore for ValkeyStore {
     }
 
     fn runtime(&self) -> Option<Handle> {
-        None
+        Some(self.router.io().handle().clone())
     }
 
     fn observer(&self) -> Option<&dyn Observer> {
@@ -252,31 +305,31 @@ impl KvStore for ValkeyStore {
 }
 
 /// Reads what the scripts return: a value and the `PTTL` of its key, or nil.
-fn with_expiry(reply: Value) -> Result<Option<(Value, Expiry)>> {
+fn with_expiry(reply: Reply) -> Result<Option<(Reply, Expiry)>> {
     let pair = match reply {
-        Value::Nil => return Ok(None),
-        Value::Array(pair) => pair,
-        _ => return Err(reply::unexpected()),
+        Reply::Nil => return Ok(None),
+        Reply::Array(pair) => pair,
+        _ => return Err(shape::unexpected()),
     };
-    let Ok([value, pttl]) = <[Value; 2]>::try_from(pair) else {
-        return Err(reply::unexpected());
+    let Ok([value, pttl]) = <[Reply; 2]>::try_from(pair) else {
+        return Err(shape::unexpected());
     };
-    let expiry = reply::expiry(reply::integer(&pttl)?)?.ok_or_else(reply::unexpected)?;
+    let expiry = shape::expiry(shape::integer(&pttl)?)?.ok_or_else(shape::unexpected)?;
     Ok(Some((value, expiry)))
 }
 
 /// Reads what `incr` returns. The server has counted: what it says of that says nothing of the value.
-fn counter(reply: Value) -> Result<Counter> {
-    let (value, expiry) = with_expiry(reply)?.ok_or_else(reply::unexpected)?;
+fn counter(reply: Reply) -> Result<Counter> {
+    let (value, expiry) = with_expiry(reply)?.ok_or_else(shape::unexpected)?;
     let value = match value {
-        Value::Int(value) => value,
-        text => Counter::parse(&present(text)?).map_err(|_| reply::unexpected())?,
+        Reply::Int(value) => value,
+        text => Counter::parse(&present(text)?).map_err(|_| shape::unexpected())?,
     };
     Ok(Counter { value, expiry })
 }
 
-fn present(value: Value) -> Result<Bytes> {
-    reply::value(value)?.ok_or_else(reply::unexpected)
+fn present(value: Reply) -> Result<Bytes> {
+    shape::value(value)?.ok_or_else(shape::unexpected)
 }
 
 /// A key that holds a list or a hash is no counter either.

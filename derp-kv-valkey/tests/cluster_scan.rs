@@ -1,12 +1,16 @@
 //! A scan sees every key that stays, whatever happens to the slots in its middle.
 
+mod fake;
+
 use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use derp_kv_core::{KvStore, Result};
 use derp_kv_valkey::test_server::{Cluster, Reply, slot_of};
 use derp_kv_valkey::{Mode, ValkeyConfig, ValkeyStore};
+use fake::{Fake, bulk, greeting, slots};
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 
@@ -143,4 +147,49 @@ async fn a_primary_that_dies() {
     cluster.node_mut(dying).kill9();
     drain(&mut seen, scan).await;
     assert_eq!(seen, all);
+}
+
+/// A node of a cluster that clients reach by other addresses than the nodes have: only the map
+/// tells those. All slots are the first one's; one is on its way to the second.
+async fn node_behind_nat(id: &'static str, ports: Arc<OnceLock<[u16; 2]>>) -> Fake {
+    let slot = slot_of(b"tag");
+    Fake::start(move |request| {
+        let answer = greeting(&request, "8.0.1", "cluster").unwrap_or_else(|| {
+            let [first, second] = *ports.get().expect("known");
+            match (request[0].as_str(), request.get(1).map(String::as_str)) {
+                ("CLUSTER", Some("MYID")) => bulk(id),
+                ("CLUSTER", Some("SLOTS")) => slots(&[
+                    (0, 16382, "127.0.0.1", first, "aaa"),
+                    (16383, 16383, "127.0.0.1", second, "bbb"),
+                ]),
+                ("CLUSTER", Some("NODES")) => {
+                    let flags = |of| if of == id { "myself,master" } else { "master" };
+                    let (first, second) = (flags("aaa"), flags("bbb"));
+                    bulk(&format!(
+                        "aaa 127.0.0.1:1@2 {first} - 0 1 1 connected 0-16382 [{slot}->-bbb]\n\
+                         bbb 127.0.0.1:1@2 {second} - 0 1 1 connected 16383 [{slot}-<-aaa]\n"
+                    ))
+                }
+                ("SCAN", _) => {
+                    let key = if id == "aaa" { "{tag}here" } else { "{tag}gone ahead" };
+                    format!("*2\r\n{}*1\r\n{}", bulk("0"), bulk(key))
+                }
+                _ => "+OK\r\n".to_owned(),
+            }
+        });
+        std::future::ready(answer)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_receiver_that_clients_reach_by_another_address() {
+    let ports = Arc::new(OnceLock::new());
+    let first = node_behind_nat("aaa", Arc::clone(&ports)).await;
+    let second = node_behind_nat("bbb", Arc::clone(&ports)).await;
+    ports.set([first.port(), second.port()]).unwrap();
+    let config = ValkeyConfig::default().addresses([first.address()]).mode(Mode::Cluster);
+    let kv = ValkeyStore::connect(config).await.unwrap();
+    let keys: HashSet<Bytes> = kv.scan(b"{tag}").try_collect().await.unwrap();
+    assert_eq!(keys, HashSet::from([Bytes::from("{tag}here"), Bytes::from("{tag}gone ahead")]));
 }

@@ -42,15 +42,19 @@ impl Counted {
             .filter_map(|line| {
                 let (name, stats) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
                 let calls = stats.split(',').next()?.parse().ok()?;
-                (!["info", "auth", "config|resetstat"].contains(&name))
+                (!["info", "auth", "config", "config|resetstat"].contains(&name))
                     .then(|| (name.to_owned(), calls))
             })
             .collect()
     }
 
     async fn assert_sent(&self, what: &str, expected: &[(&str, u64)]) {
+        // Redis 6 counts the subcommands of a command together, under its name.
+        let together = self.server.version().await.unwrap() < (7, 0, 0);
+        let counted =
+            |name: &str| name.split('|').next().filter(|_| together).unwrap_or(name).to_owned();
         let expected: BTreeMap<_, _> =
-            expected.iter().map(|(name, calls)| ((*name).to_owned(), *calls)).collect();
+            expected.iter().map(|(name, calls)| (counted(name), *calls)).collect();
         assert_eq!(self.calls().await, expected, "{what}");
         self.reset().await;
     }
@@ -61,6 +65,7 @@ async fn each_primitive_is_one_command() {
     let counted = Counted::start().await;
     let kv = &counted.kv;
     let version = counted.server.version().await.unwrap();
+    let is_valkey = counted.server.info("valkey_version").await.is_ok();
     counted.reset().await;
 
     kv.get(b"k").await.unwrap();
@@ -92,14 +97,14 @@ async fn each_primitive_is_one_command() {
     counted.assert_sent("incr beyond what a Lua number holds", &counted_far).await;
 
     kv.compare_and_set(b"k", b"v", b"w", MINUTE).await.unwrap();
-    let swap: &[_] = if version >= (8, 1, 0) {
+    let swap: &[_] = if is_valkey && version >= (8, 1, 0) {
         &[("set", 1)]
     } else {
         &[("evalsha", 1), ("get", 1), ("set", 1)]
     };
     counted.assert_sent("compare_and_set", swap).await;
     kv.compare_and_delete(b"k", b"w").await.unwrap();
-    let delete: &[_] = if version >= (9, 0, 0) {
+    let delete: &[_] = if is_valkey && version >= (9, 0, 0) {
         &[("delifeq", 1)]
     } else {
         &[("del", 1), ("evalsha", 1), ("get", 1)]

@@ -31,11 +31,26 @@ async fn kill_9_and_restart() {
     let error = ends("get", store.get(b"before")).await.expect_err("nobody serves");
     let took = start.elapsed();
     assert!(error.is_transient() && !error.may_have_applied(), "{error:?}");
+    // It has been down for a whole deadline: nobody waits for it any more.
+    let start = Instant::now();
+    for _ in 0..100 {
+        let error = ends("get", store.get(b"before")).await.expect_err("nobody serves");
+        assert!(error.is_transient() && !error.may_have_applied(), "{error:?}");
+    }
+    let each = start.elapsed() / 100;
+    assert!(each < OP_TIMEOUT / 10, "a call takes {each:?} though the server is known to be down");
     server.restart().await.expect("restart");
     let start = Instant::now();
-    // The first operation after the restart succeeds, although the link was down.
-    ends("set", store.set(b"after", b"1", None)).await.expect("the first operation succeeds");
-    let saw = format!("{:?} after {} ms while down, then ok", error.kind(), took.as_millis());
+    recovers(async || store.set(b"after", b"1", None).await).await;
+    // Down for less than a deadline: the first operation waits for the restart.
+    server.restart().await.expect("restart");
+    ends("set", store.set(b"after", b"2", None)).await.expect("the first operation succeeds");
+    let saw = format!(
+        "{:?} after {} ms, then {} us each while down, then ok",
+        error.kind(),
+        took.as_millis(),
+        each.as_micros()
+    );
     report_row("1", "kill -9, restart", saw, start.elapsed(), "nothing acknowledged");
 }
 

@@ -96,7 +96,10 @@ async fn loading() {
     server.command(&["SAVE"]).await.expect("saved");
     // Microseconds a key: about a second.
     server.set_option("key-load-delay", "500");
-    server.set_option("loading-process-events-interval-bytes", "1024");
+    // Redis 6 does not know it, and is silent while it loads so little.
+    if server.version().await.expect("version") >= (7, 0, 0) {
+        server.set_option("loading-process-events-interval-bytes", "1024");
+    }
     let start = Instant::now();
     let (restarted, _) = tokio::join!(server.restart(), async {
         let (value, _) = recovers(async || store.get(b"k").await).await;
@@ -109,7 +112,7 @@ async fn loading() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_script_that_never_ends() {
     let (server, store) = started().await;
-    server.command(&["CONFIG", "SET", "busy-reply-threshold", "50"]).await.expect("config");
+    server.command(&["CONFIG", "SET", "lua-time-limit", "50"]).await.expect("config");
     let script = server.command(&["EVAL", "while true do end", "0"]);
     let check = async {
         // Once this comes back, the server says BUSY to everybody else.

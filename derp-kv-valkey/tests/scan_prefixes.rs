@@ -37,3 +37,25 @@ async fn four_hundred_prefixes_over_five_thousand_keys() {
         assert_eq!(found, expected, "under {:?}", Bytes::copy_from_slice(prefix));
     }
 }
+
+/// Only the beginning of a long prefix goes into the pattern.
+#[tokio::test]
+async fn prefixes_longer_than_their_patterns() {
+    let server = Server::start().await.unwrap();
+    let config = ValkeyConfig::default().addresses([server.address()]);
+    let kv = ValkeyStore::connect(config).await.unwrap();
+    let lengths = [200, 255, 256, 257, 300, 10 << 10, 1 << 20];
+    let keys: Vec<_> = lengths
+        .iter()
+        .flat_map(|length| [b'*', b'a'].map(|byte| [&vec![b'*'; *length][..], &[byte]].concat()))
+        .collect();
+    let items: Vec<_> = keys.iter().map(|key| (&key[..], &b""[..])).collect();
+    kv.mset(&items, None).await.unwrap();
+    for length in lengths {
+        let prefix = vec![b'*'; length];
+        let found: Vec<Bytes> = kv.scan(&prefix).try_collect().await.unwrap();
+        let expected = keys.iter().filter(|key| key.starts_with(&prefix)).count();
+        assert_eq!(found.len(), expected, "under {length} bytes");
+        assert!(found.iter().all(|key| key.starts_with(&prefix)));
+    }
+}

@@ -20,6 +20,7 @@ pub const DEFAULT_MAX_BYTES: u64 = 256 * 1024 * 1024;
 /// `[kv.valkey]` says which; both of them are an error, and so is none, for a file that was meant to
 /// choose a store has another name for it then.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one of them in a process")]
 pub enum Config {
     /// The embedded store, under a memory bound.
     Memory(MemoryConfig),

@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 use crate::TTL;
 use crate::counter::Counter;
 use crate::support::measure::{cpu_time, quantiles};
+use crate::support::worker::{Master, Worker};
 use crate::support::{Args, Row, Rows};
-use crate::worker::{Master, Worker};
 
 /// What one process tells of its part.
 #[derive(Serialize, Deserialize)]

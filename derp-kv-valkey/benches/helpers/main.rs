@@ -10,7 +10,6 @@ mod joining;
 mod one_by_one;
 mod wake;
 mod without_flights;
-mod worker;
 
 use std::time::Duration;
 
@@ -22,8 +21,8 @@ use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
 use futures_util::future::BoxFuture;
 
 use counter::Counter;
+use support::worker::{Master, WORKER};
 use support::{Args, Rows};
-use worker::{Master, WORKER};
 
 const TTL: Duration = Duration::from_secs(600);
 

@@ -12,8 +12,8 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
 use crate::support::measure::quantiles;
+use crate::support::worker::{Master, Worker};
 use crate::support::{Args, Row, Rows};
-use crate::worker::{Master, Worker};
 use crate::{TTL, connect};
 
 pub(crate) async fn measure(

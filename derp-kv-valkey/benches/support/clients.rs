@@ -21,12 +21,16 @@ pub enum Op {
     Get,
     SetTtl,
     Incr,
+    /// The others run the very script that the store runs.
+    IncrByScript,
     /// Of this many keys.
     Mget(usize),
     /// Of this many keys, with one TTL.
     Mset(usize),
     /// Far below its limit.
     RateLimit,
+    /// The others run the very script that the store runs.
+    RateLimitByScript,
     /// A hit.
     GuardedGet,
 }
@@ -40,16 +44,18 @@ impl Op {
             Self::Get => "get".to_owned(),
             Self::SetTtl => "set with TTL".to_owned(),
             Self::Incr => "incr".to_owned(),
+            Self::IncrByScript => "incr, the same script".to_owned(),
             Self::Mget(count) => format!("mget of {count}"),
             Self::Mset(count) => format!("mset of {count}"),
             Self::RateLimit => "rate_limit".to_owned(),
+            Self::RateLimitByScript => "rate_limit, the same script".to_owned(),
             Self::GuardedGet => "guarded_get hit".to_owned(),
         }
     }
 
     /// Whether the size of the value matters to it.
     pub fn has_value(self) -> bool {
-        !matches!(self, Self::Incr | Self::RateLimit)
+        !matches!(self, Self::Incr | Self::IncrByScript | Self::RateLimit | Self::RateLimitByScript)
     }
 }
 
@@ -96,7 +102,9 @@ impl<S: KvStore + Clone> Client for Store<S> {
                 ensure!(found.is_some_and(|found| found.len() == value.len()));
             }
             Op::SetTtl => self.0.set(data.key(at).as_bytes(), value, Some(Data::TTL)).await?,
-            Op::Incr => ensure!(self.0.incr(data.counter(at).as_bytes(), 1, None).await?.value > 0),
+            Op::Incr | Op::IncrByScript => {
+                ensure!(self.0.incr(data.counter(at).as_bytes(), 1, None).await?.value > 0);
+            }
             Op::Mget(count) => {
                 let keys: Vec<&[u8]> =
                     data.batch(at, count).iter().map(|key| key.as_bytes()).collect();
@@ -107,7 +115,7 @@ impl<S: KvStore + Clone> Client for Store<S> {
                     data.batch(at, count).iter().map(|key| (key.as_bytes(), value)).collect();
                 self.0.mset(&items, Some(Data::TTL)).await?;
             }
-            Op::RateLimit => {
+            Op::RateLimit | Op::RateLimitByScript => {
                 let limit = RateLimit::new(u64::MAX / 4, Data::TTL);
                 ensure!(self.0.rate_limit(data.window(at), &limit).await?.allowed);
             }
@@ -130,6 +138,11 @@ pub static WINDOW: LazyLock<Script> = LazyLock::new(|| {
         return {count, redis.call('PTTL', KEYS[1])}",
     )
 });
+
+/// What [`derp_kv_core::KvStore::incr`] and with it `rate_limit` run on a server: the key, the
+/// increment, and the TTL of a new counter or nothing.
+pub static INCR: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../../src/protocol/scripts/incr.lua")));
 
 /// redis-rs: `MultiplexedConnection` or `ClusterConnection`.
 #[derive(Clone, Debug)]
@@ -166,6 +179,18 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> Client for RedisRs<C> {
                 let (count, left): (i64, i64) = call.invoke_async(&mut connection).await?;
                 ensure!(count > 0 && left > 0);
             }
+            Op::IncrByScript => {
+                let mut call = INCR.key(data.counter(at));
+                let (count, left): (i64, i64) =
+                    call.arg(1).arg("").invoke_async(&mut connection).await?;
+                ensure!(count > 0 && left < 0);
+            }
+            Op::RateLimitByScript => {
+                let mut call = INCR.key(data.window(at));
+                let call = call.arg(1).arg(Data::TTL.as_millis() as u64);
+                let (count, left): (i64, i64) = call.invoke_async(&mut connection).await?;
+                ensure!(count > 0 && left > 0);
+            }
         }
         Ok(())
     }
@@ -194,6 +219,17 @@ impl Client for Fred {
             Op::RateLimit => {
                 let ttl = Data::TTL.as_millis() as i64;
                 let call = self.0.evalsha(WINDOW.get_hash(), data.window(at), ttl);
+                let (count, left): (i64, i64) = call.await?;
+                ensure!(count > 0 && left > 0);
+            }
+            Op::IncrByScript => {
+                let call = self.0.evalsha(INCR.get_hash(), data.counter(at), vec!["1", ""]);
+                let (count, left): (i64, i64) = call.await?;
+                ensure!(count > 0 && left < 0);
+            }
+            Op::RateLimitByScript => {
+                let ttl = Data::TTL.as_millis() as i64;
+                let call = self.0.evalsha(INCR.get_hash(), data.window(at), vec![1, ttl]);
                 let (count, left): (i64, i64) = call.await?;
                 ensure!(count > 0 && left > 0);
             }
@@ -226,6 +262,17 @@ impl Client for Rustis {
             Op::RateLimit => {
                 let ttl = Data::TTL.as_millis() as u64;
                 let call = self.0.evalsha(WINDOW.get_hash(), data.window(at), ttl);
+                let (count, left): (i64, i64) = call.await?;
+                ensure!(count > 0 && left > 0);
+            }
+            Op::IncrByScript => {
+                let call = self.0.evalsha(INCR.get_hash(), data.counter(at), ("1", ""));
+                let (count, left): (i64, i64) = call.await?;
+                ensure!(count > 0 && left < 0);
+            }
+            Op::RateLimitByScript => {
+                let ttl = Data::TTL.as_millis() as u64;
+                let call = self.0.evalsha(INCR.get_hash(), data.window(at), (1, ttl));
                 let (count, left): (i64, i64) = call.await?;
                 ensure!(count > 0 && left > 0);
             }

@@ -93,6 +93,9 @@ impl<W: Work> Round for W {
     }
 }
 
+/// The subject that this project is.
+pub const OURS: &str = "derp-kv";
+
 pub type Contender = (&'static str, Box<dyn Round>);
 
 /// How long and how often each subject is measured.
@@ -112,6 +115,11 @@ impl Plan {
     /// Of a row that has a bound to keep: its median is to be the same from run to run.
     pub fn of_budget(args: &Args) -> Self {
         Self::of(args, 61, Duration::from_secs(60))
+    }
+
+    /// Of the table of reach: many rows, each with a bound, in some minutes.
+    pub fn of_reach(args: &Args) -> Self {
+        Self::of(args, 31, Duration::from_secs(60))
     }
 
     fn of(args: &Args, rounds: usize, at_most: Duration) -> Self {
@@ -168,10 +176,10 @@ pub async fn interleave(
 
 /// A row for each contender, from its samples and those of the first.
 pub fn rows(row: &Row, contenders: &[Contender], samples: &[Vec<Sample>]) -> Vec<Row> {
+    let ours = contenders.iter().position(|(name, _)| *name == OURS).map(|at| &samples[at]);
     let rows = contenders.iter().zip(samples).map(|((name, _), mine)| {
-        let over = |of: fn(&Sample) -> f64| {
-            median(mine.iter().zip(&samples[0]).map(|(mine, first)| of(mine) / of(first)))
-        };
+        let over = |of| ratio(mine, &samples[0], of);
+        let ours_over = |of| ours.and_then(|ours| ratio(ours, mine, of));
         Row {
             subject: (*name).to_owned(),
             ops_per_s: median(mine.iter().map(|sample| sample.ops_per_s)),
@@ -180,10 +188,17 @@ pub fn rows(row: &Row, contenders: &[Contender], samples: &[Vec<Sample>]) -> Vec
             p99_us: median(mine.iter().map(|sample| sample.p99_us)),
             ratio: over(|sample| sample.ops_per_s),
             cpu_ratio: over(|sample| sample.cpu_ns_per_op),
+            ours_ratio: ours_over(|sample| sample.ops_per_s),
+            ours_cpu_ratio: ours_over(|sample| sample.cpu_ns_per_op),
             ..row.clone()
         }
     });
     rows.collect()
+}
+
+/// The median of the ratios within each round.
+fn ratio(one: &[Sample], other: &[Sample], of: fn(&Sample) -> f64) -> Option<f64> {
+    median(one.iter().zip(other).map(|(one, other)| of(one) / of(other)))
 }
 
 fn turns_for(trial: &Sample, callers: usize, round: Duration) -> usize {

@@ -29,6 +29,9 @@ pub struct Row {
     pub cpu_ns_per_op: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allocs_per_op: Option<f64>,
+    /// Of all threads in user space.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instructions_per_op: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commands_per_op: Option<f64>,
     /// How often the value was computed.
@@ -44,6 +47,12 @@ pub struct Row {
     /// `cpu_ns_per_op` over that of the first subject, likewise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_ratio: Option<f64>,
+    /// This project's `ops_per_s` over that of this subject, the median of the pairs of rounds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ours_ratio: Option<f64>,
+    /// This project's `cpu_ns_per_op` over that of this subject, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ours_cpu_ratio: Option<f64>,
 }
 
 /// Prints rows, and appends them to the file of `--out`.

@@ -9,7 +9,7 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 
-use super::measure::Contender;
+use super::measure::{Contender, OURS};
 use super::{Data, Fred, Op, RedisRs, Rustis, Store, Task, WINDOW};
 
 /// Longer than any answer takes.
@@ -78,7 +78,7 @@ impl<C: ConnectionLike + Clone + Send + Sync + 'static> Subjects<C> {
     pub fn contenders(&self, op: Op, data: &'static Data) -> Vec<Contender> {
         let mut contenders = vec![
             ("redis-rs", Task::boxed(RedisRs(self.redis_rs.clone()), op, data)),
-            ("derp-kv", Task::boxed(Store(self.store.clone()), op, data)),
+            (OURS, Task::boxed(Store(self.store.clone()), op, data)),
         ];
         if !matches!(op, Op::Mset(_)) {
             if !matches!(op, Op::Mget(_)) || self.fred_has_mget {

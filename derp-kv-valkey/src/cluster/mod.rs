@@ -5,3 +5,4 @@ pub(crate) mod ownership;
 pub(crate) mod router;
 pub(crate) mod slots;
 pub(crate) mod topology;
+pub(crate) mod view;

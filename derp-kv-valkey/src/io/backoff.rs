@@ -1,7 +1,9 @@
 //! Waiting a little longer after each failure.
 
 use std::hash::{BuildHasher, RandomState};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::io::Io;
 
 /// Doubling pauses from 5 ms to a bound, each shortened at random by up to a half, so that many
 /// callers do not come back at the same moment.
@@ -19,14 +21,20 @@ impl Backoff {
     pub(crate) fn pause(&mut self) -> Duration {
         let pause = self.next.min(self.longest);
         self.next = (self.next * 2).min(self.longest);
-        // A fresh hasher is the standard library's source of randomness.
-        let random = RandomState::new().hash_one(0_u8) as u32;
-        pause.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
+        jittered(pause)
     }
 
-    pub(crate) async fn sleep(&mut self) {
-        tokio::time::sleep(self.pause()).await;
+    /// Pauses on the clock of the I/O thread, and not beyond `until`.
+    pub(crate) async fn sleep_until(&mut self, io: &Io, until: Instant) {
+        io.sleep_until(until.min(Instant::now() + self.pause())).await;
     }
+}
+
+/// `pause`, shortened at random by up to a half.
+pub(crate) fn jittered(pause: Duration) -> Duration {
+    // A fresh hasher is the standard library's source of randomness.
+    let random = RandomState::new().hash_one(0_u8) as u32;
+    pause.mul_f64(0.5 + 0.5 * f64::from(random) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]

@@ -7,8 +7,8 @@ use tokio::task::JoinHandle;
 pub(crate) struct Task(JoinHandle<()>);
 
 impl Task {
-    pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(tokio::spawn(future))
+    pub(crate) fn new(running: JoinHandle<()>) -> Self {
+        Self(running)
     }
 
     pub(crate) fn stop(&self) {

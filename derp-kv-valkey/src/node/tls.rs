@@ -1,80 +1,75 @@
 //! TLS by rustls with the ring provider.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, PoisonError};
 
 use derp_kv_core::Result;
-use rustls::pki_types::pem::{Error as PemError, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::client::ResolvesClientCert;
+use rustls::pki_types::ServerName;
+use rustls::sign::SingleCertAndKey;
+use rustls::{CertificateError, ClientConfig, Error as TlsError};
 
-use crate::config::{ValkeyConfig, field};
+use crate::address::Address;
+use crate::config::{TlsFiles, ValkeyConfig, field};
+use crate::node::failure::Failure;
 
-/// Builds the TLS side of a connection from the files that `config` names.
+/// The TLS side of a store's connections, which also keeps the sessions to resume. It is built anew
+/// only when a file that `config` names holds something else than before.
 ///
-/// The provider is passed in by hand: a process-wide default may be missing, or be another one.
+/// It reads files: call it where a thread may block.
 pub(crate) fn client_config(config: &ValkeyConfig) -> Result<Arc<ClientConfig>> {
+    let files = TlsFiles::read(config)?;
+    let mut kept = config.tls.0.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, tls)) = kept.as_ref().filter(|(same, _)| *same == files) {
+        return Ok(Arc::clone(tls));
+    }
+    let tls = Arc::new(build(&files)?);
+    *kept = Some((files, Arc::clone(&tls)));
+    Ok(tls)
+}
+
+/// The provider is passed in by hand: a process-wide default may be missing, or be another one.
+fn build(files: &TlsFiles) -> Result<ClientConfig> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| field("use_tls", "TLS is not available").with_source(error))?
-        .with_root_certificates(roots(config)?);
-    let tls = match (&config.client_cert_file, &config.client_key_file) {
-        (Some(cert), Some(key)) => builder
-            .with_client_auth_cert(certificates("client_cert_file", cert)?, private_key(key)?)
-            .map_err(|error| {
-                field("client_key_file", "does not fit the certificate of client_cert_file")
-                    .with_source(error)
-            })?,
-        _ => builder.with_no_client_auth(),
-    };
-    Ok(Arc::new(tls))
-}
-
-fn roots(config: &ValkeyConfig) -> Result<RootCertStore> {
-    let mut roots = RootCertStore::empty();
-    if let Some(path) = &config.ca_file {
-        for certificate in certificates("ca_file", path)? {
-            roots.add(certificate).map_err(|error| {
-                field("ca_file", format_args!("{} holds no usable authority", path.display()))
-                    .with_source(error)
-            })?;
+        .with_root_certificates(files.roots()?);
+    Ok(match files.client()? {
+        Some(client) => {
+            let shown: Arc<dyn ResolvesClientCert> = Arc::new(SingleCertAndKey::from(client));
+            builder.with_client_cert_resolver(shown)
         }
-        return Ok(roots);
-    }
-    // One unreadable certificate among the system's must not stop the others from being used.
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        return Err(field("use_tls", "the system has no root certificates; set ca_file"));
-    }
-    Ok(roots)
-}
-
-fn certificates(name: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unreadable(name, path, error))?;
-    if certificates.is_empty() {
-        return Err(field(name, format_args!("{} holds no PEM certificate", path.display())));
-    }
-    Ok(certificates)
-}
-
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| match error {
-        PemError::NoItemsFound => {
-            field("client_key_file", format_args!("{} holds no PEM private key", path.display()))
-        }
-        error => unreadable("client_key_file", path, error),
+        None => builder.with_no_client_auth(),
     })
 }
 
-fn unreadable(name: &str, path: &Path, error: PemError) -> derp_kv_core::Error {
-    match error {
-        PemError::Io(error) => {
-            field(name, format_args!("cannot read {}", path.display())).with_source(error)
-        }
-        // Its text may quote the file.
-        _ => field(name, format_args!("{} is not a valid PEM file", path.display())),
-    }
+/// The name that the certificate of the server at `address` must hold.
+pub(crate) fn server_name(
+    address: &Address,
+    config: &ValkeyConfig,
+) -> Result<ServerName<'static>, Failure> {
+    // A zone is this machine's own name for a network: no certificate holds it.
+    let host = address.host().split('%').next().unwrap_or_default();
+    let name = config.tls_server_name.as_deref().unwrap_or(host);
+    ServerName::try_from(name.to_owned()).map_err(|_| {
+        Failure::tls(
+            address,
+            "the host is no name that a certificate can hold; set tls_server_name",
+        )
+    })
+}
+
+/// Why a handshake failed; the cause itself is the error's source.
+pub(crate) fn failure(address: &Address, error: io::Error) -> Failure {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<TlsError>());
+    let message = match cause {
+        Some(TlsError::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        )) => "the server's certificate holds another name, which tls_server_name can allow",
+        Some(TlsError::InvalidCertificate(_)) => "the server's certificate is refused",
+        Some(TlsError::InvalidMessage(_)) => "the server does not speak TLS (is it a TLS port?)",
+        _ => "the TLS handshake failed",
+    };
+    Failure::io(address, message, error)
 }

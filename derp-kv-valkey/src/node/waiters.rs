@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use redis::{PushInfo, PushKind, Value};
 use tokio::sync::Notify;
+
+use crate::protocol::reply::Reply;
 
 /// The callers that wait for an invalidation on one connection, by key.
 #[derive(Debug, Default)]
@@ -36,21 +37,20 @@ impl Waiters {
 
     /// Wakes whom a push of the server concerns. It runs on the connection's own task and never
     /// blocks.
-    pub(crate) fn push(&self, info: &PushInfo) {
-        match info.kind {
-            PushKind::Disconnection => self.wake_all(),
-            PushKind::Invalidate => match info.data.first() {
-                Some(Value::Array(keys)) => {
-                    for key in keys {
-                        if let Value::BulkString(key) = key {
-                            self.wake(key);
-                        }
+    pub(crate) fn push(&self, kind: &str, data: &[Reply]) {
+        if kind != "invalidate" {
+            return;
+        }
+        match data.first() {
+            Some(Reply::Array(keys)) => {
+                for key in keys {
+                    if let Reply::BulkString(key) = key {
+                        self.wake(key);
                     }
                 }
-                // The whole keyspace was flushed.
-                _ => self.wake_all(),
-            },
-            _ => {}
+            }
+            // The whole keyspace was flushed.
+            _ => self.wake_all(),
         }
     }
 
@@ -85,10 +85,6 @@ impl Drop for Waiter<'_> {
 mod tests {
     use super::*;
 
-    fn invalidation(data: Vec<Value>) -> PushInfo {
-        PushInfo { kind: PushKind::Invalidate, data }
-    }
-
     #[tokio::test]
     async fn a_push_wakes_the_waiters_of_its_key_only() {
         let waiters = Waiters::default();
@@ -96,10 +92,10 @@ mod tests {
         let mut woken = std::pin::pin!(here.changed.notified());
         let mut asleep = std::pin::pin!(there.changed.notified());
         assert!(!woken.as_mut().enable() && !asleep.as_mut().enable());
-        let keys = Value::Array(vec![Value::BulkString(b"here".to_vec())]);
-        waiters.push(&invalidation(vec![keys]));
+        let keys = Reply::Array(vec![Reply::BulkString("here".into())]);
+        waiters.push("invalidate", &[keys]);
         assert!(woken.as_mut().enable() && !asleep.as_mut().enable());
-        waiters.push(&invalidation(vec![Value::Nil]));
+        waiters.push("invalidate", &[Reply::Nil]);
         assert!(asleep.as_mut().enable());
     }
 

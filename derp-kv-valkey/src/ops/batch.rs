@@ -6,11 +6,11 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use derp_kv_core::{Error, Operation, Result, Ttl};
-use redis::{Cmd, Value};
 
 use crate::cluster::router::Router;
-use crate::protocol::reply;
+use crate::protocol::reply::Reply;
 use crate::protocol::request::Request;
+use crate::protocol::shape;
 use run::{Batch, Kind};
 
 /// Keys in one message.
@@ -25,17 +25,17 @@ type Item<'a> = (&'a [u8], &'a [u8]);
 pub(crate) async fn mget(router: &Router, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
     let operation = Operation::Mget;
     let values = if is_one_call(router, keys) {
-        let cmd = many("MGET", keys.iter().copied());
+        let args = many(b"MGET", keys.iter().copied());
         let one_each = |reply| match reply {
-            Value::Array(values) if values.len() == keys.len() => Ok(values),
-            _ => Err(reply::unexpected()),
+            Reply::Array(values) if values.len() == keys.len() => Ok(values),
+            _ => Err(shape::unexpected()),
         };
-        router.call(&Request::read(operation, keys[0], cmd), one_each).await?
+        router.call(&Request::read(operation, keys[0], &args), one_each).await?
     } else {
         let items = keys.iter().map(|key| (*key, &[][..])).collect();
         Batch { operation, kind: Kind::Get, items }.run(router).await?
     };
-    let values = values.into_iter().map(reply::value).collect::<Result<_>>();
+    let values = values.into_iter().map(shape::value).collect::<Result<_>>();
     values.map_err(|error| error.with_operation(operation))
 }
 
@@ -54,10 +54,11 @@ pub(crate) async fn mset(
 
 pub(crate) async fn delete_many(router: &Router, keys: &[&[u8]]) -> Result<u64> {
     let operation = Operation::DeleteMany;
-    let replies = if is_one_call(router, keys) {
+    let one_connection = router.config().connections == 1;
+    let replies = if one_connection && is_one_call(router, keys) {
         // The server counts a key that is named twice once.
-        let cmd = many("DEL", keys.iter().copied());
-        vec![router.call(&Request::write(operation, keys[0], cmd), Ok).await?]
+        let args = many(b"DEL", keys.iter().copied());
+        vec![router.call(&Request::write(operation, keys[0], &args), Ok).await?]
     } else {
         let items = distinct(keys.iter().map(|key| (*key, &[][..])));
         Batch { operation, kind: Kind::Delete, items }.run(router).await?
@@ -68,11 +69,11 @@ pub(crate) async fn delete_many(router: &Router, keys: &[&[u8]]) -> Result<u64> 
 }
 
 /// The sum of the counts of deleted keys, which cannot be more than there were to delete.
-fn sum(replies: &[Value], keys: usize) -> Result<u64> {
+fn sum(replies: &[Reply], keys: usize) -> Result<u64> {
     replies.iter().try_fold(0_u64, |sum, reply| {
-        let count = u64::try_from(reply::integer(reply)?).ok();
+        let count = u64::try_from(shape::integer(reply)?).ok();
         let sum = count.and_then(|count| sum.checked_add(count));
-        sum.filter(|sum| *sum <= keys as u64).ok_or_else(reply::unexpected)
+        sum.filter(|sum| *sum <= keys as u64).ok_or_else(shape::unexpected)
     })
 }
 
@@ -84,15 +85,8 @@ fn is_one_call(router: &Router, keys: &[&[u8]]) -> bool {
 }
 
 /// One command for many keys: `MGET` or `DEL`.
-fn many<'a>(name: &str, keys: impl Iterator<Item = &'a [u8]> + Clone) -> Cmd {
-    let (count, bytes) =
-        keys.clone().fold((0, 0), |(count, bytes), key| (count + 1, bytes + key.len()));
-    let mut cmd = Cmd::with_capacity(count + 1, bytes + name.len());
-    cmd.arg(name);
-    for key in keys {
-        cmd.arg(key);
-    }
-    cmd
+fn many<'a>(name: &'a [u8], keys: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
+    std::iter::once(name).chain(keys).collect()
 }
 
 /// Each key once, with its last value.
@@ -116,7 +110,7 @@ mod tests {
     #[test]
     fn impossible_counts_are_refused() {
         let count = |counts: &[i64]| {
-            let replies: Vec<_> = counts.iter().copied().map(Value::Int).collect();
+            let replies: Vec<_> = counts.iter().copied().map(Reply::Int).collect();
             sum(&replies, 3).ok()
         };
         assert_eq!(count(&[]), Some(0));

@@ -2,34 +2,43 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use derp_kv_core::{Error, ErrorKind, Operation, Result};
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
-use redis::Value;
-use tokio::time::timeout;
 
+use crate::address::Address;
 use crate::cluster::ownership::{Ownership, SlotSet};
-use crate::cluster::router::{Progress, Router, lost, unserved};
+use crate::cluster::router::{Progress, Router};
 use crate::cluster::slots::{slot_of, tag};
 use crate::io::backoff::Backoff;
+use crate::node::connection::{Connection, Sent};
+use crate::node::failure::{Failure, broken, lost};
+use crate::node::identity::text;
 use crate::node::link::Link;
-use crate::node::wire::{Sent, Wire};
-use crate::protocol::reply::{self, Verdict, classify};
+use crate::protocol::Args;
+use crate::protocol::reply::Reply;
+use crate::protocol::request::{Payload, Safety};
+use crate::protocol::shape;
+use crate::protocol::verdict::{Verdict, classify};
 
 /// Keys that the server looks at for one answer: it is never blocked for long.
-const COUNT: usize = 1000;
-/// How often a node's scan may begin again, because its connection ended or its slots moved.
+const COUNT: &[u8] = b"1000";
+/// How often a scan may be interrupted without having come further than ever before, because a
+/// connection ended or slots moved.
 const LONGEST_RUN_OF_TROUBLE: usize = 16;
+/// The longest pause after an interruption.
+const LONGEST_PAUSE: Duration = Duration::from_millis(160);
 
 /// A scan under way.
 ///
-/// A node's cursor is worth something only on that node and only while it runs, so a scan that
-/// loses its connection begins that node again. Slots are covered, not nodes: a slot counts once a
-/// node has been scanned from end to end and has owned it at both ends. What has moved meanwhile
-/// is scanned again where it is now.
+/// A node's cursor is worth something only on that node and only while it runs: a scan that loses
+/// its connection goes on where the same process answers on the next one, and begins that node
+/// again otherwise. Slots are covered, not nodes: a slot counts once a node has been scanned from
+/// end to end and has owned it at both ends. What has moved meanwhile is scanned again where it is
+/// now.
 struct Scan {
     router: Arc<Router>,
     prefix: Vec<u8>,
@@ -40,15 +49,25 @@ struct Scan {
     receiving: Vec<(Arc<Link>, SlotSet)>,
     pass: Option<Pass>,
     found: VecDeque<Bytes>,
+    /// The most pages that a pass has read since slots were last covered.
+    furthest: usize,
+    /// Interruptions since there was progress.
     trouble: usize,
     backoff: Backoff,
+    /// When the page that is being read must have come.
+    until: Instant,
 }
 
 /// One node's keyspace, from end to end.
 struct Pass {
     link: Arc<Link>,
-    wire: Arc<Wire>,
+    connection: Arc<Connection>,
+    /// A request on `connection` has no answer.
+    is_lost: bool,
     cursor: u64,
+    pages: usize,
+    /// The server's process, where the server tells; known from the second page on.
+    process: Option<String>,
     slots: SlotSet,
     /// The node holds these slots' keys while they are on their way to it.
     receives: bool,
@@ -69,6 +88,7 @@ pub(crate) fn scan(
         SlotSet::all()
     };
     let scan = Scan {
+        until: router.deadline(),
         router,
         prefix: prefix.to_vec(),
         pattern,
@@ -76,8 +96,9 @@ pub(crate) fn scan(
         receiving: Vec::new(),
         pass: None,
         found: VecDeque::new(),
+        furthest: 0,
         trouble: 0,
-        backoff: Backoff::up_to(Duration::from_millis(160)),
+        backoff: Backoff::up_to(LONGEST_PAUSE),
     };
     stream::unfold(Some(scan), async |scan| {
         let mut scan = scan?;
@@ -99,15 +120,16 @@ impl Scan {
                 return Ok(Some(key));
             }
             // One page at a time, and only when the consumer wants more: each under its deadline.
-            let at_most = self.router.config().op_timeout;
+            self.until = self.router.deadline();
             let mut progress = Progress::default();
-            match timeout(at_most, self.step(&mut progress)).await {
+            let io = self.router.io().clone();
+            match io.timeout_at(self.until, self.step(&mut progress)).await {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => return Ok(None),
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {
-                    self.router.shared.doubt();
-                    return Err(progress.into_timeout(at_most));
+                    self.router.view.doubt();
+                    return Err(progress.into_timeout(self.router.config().op_timeout));
                 }
             }
         }
@@ -115,43 +137,68 @@ impl Scan {
 
     /// Does the next piece of work; `false` when all is covered.
     async fn step(&mut self, progress: &mut Progress) -> Result<bool> {
+        if self.pass.as_ref().is_some_and(|pass| pass.is_lost || !pass.connection.is_ready()) {
+            self.interrupted().await?;
+            self.resume(progress).await?;
+        }
         let Some(pass) = &mut self.pass else { return self.begin(progress).await };
-        let mut cmd = redis::cmd("SCAN");
-        cmd.arg(pass.cursor).arg("MATCH").arg(&self.pattern).arg("COUNT").arg(COUNT);
-        match self.request(&cmd, progress).await? {
+        if pass.pages == 1 {
+            pass.process = process(&pass.connection, self.until).await;
+        }
+        let (cursor, pattern) = (pass.cursor.to_string(), self.pattern.clone());
+        let page: Args<'_> = &[b"SCAN", cursor.as_bytes(), b"MATCH", &pattern, b"COUNT", COUNT];
+        match self.request(page, progress).await? {
             None => Ok(true),
             Some(page) => {
                 let (cursor, keys) = read_page(page)?;
                 self.take(keys);
+                if let Some(pass) = &mut self.pass {
+                    pass.cursor = cursor;
+                    pass.pages += 1;
+                    if pass.pages > self.furthest {
+                        self.furthest = pass.pages;
+                        self.trouble = 0;
+                        self.backoff = Backoff::up_to(LONGEST_PAUSE);
+                    }
+                }
                 if cursor == 0 {
                     self.end(progress).await?;
-                } else if let Some(pass) = &mut self.pass {
-                    pass.cursor = cursor;
                 }
                 Ok(true)
             }
         }
     }
 
+    /// Whether there is time left for this page.
+    fn in_time(&self, progress: &mut Progress) -> Result<()> {
+        if Instant::now() < self.until {
+            return Ok(());
+        }
+        self.router.view.doubt();
+        Err(std::mem::take(progress).into_timeout(self.router.config().op_timeout))
+    }
+
     /// Begins with the node of the first slot that is still wanted.
     async fn begin(&mut self, progress: &mut Progress) -> Result<bool> {
         loop {
+            self.in_time(progress)?;
             let receiving = self.wanted.first().is_none().then(|| self.receiving.pop()).flatten();
             let (link, slots, receives) = match (self.wanted.first(), receiving) {
-                (Some(slot), _) => match self.router.shared.owner(slot) {
+                (Some(slot), _) => match self.router.view.owner(slot) {
                     Some(link) => (link, self.wanted.clone(), false),
                     None => {
-                        progress.obstacle = Some(unserved(slot));
-                        self.router.shared.doubt();
-                        self.backoff.sleep().await;
+                        progress.obstacle = Some(self.router.view.unserved(slot));
+                        self.router.view.doubt();
+                        self.backoff.sleep_until(self.router.io(), self.until).await;
                         continue;
                     }
                 },
                 (None, Some((link, slots))) => (link, slots, true),
                 (None, None) => return Ok(false),
             };
-            let wire = match self.router.wire(&link, progress).await {
-                Some(wire) => wire,
+            let found = self.router.connection(&link, progress, self.until).await;
+            let connection = match found.map_err(Failure::into_error)? {
+                Some(connection) => connection,
                 None => {
                     if receives {
                         self.receiving.push((link, slots));
@@ -159,7 +206,9 @@ impl Scan {
                     continue;
                 }
             };
-            self.pass = Some(Pass { link, wire, cursor: 0, slots, receives });
+            let (is_lost, cursor, pages, process) = (false, 0, 0, None);
+            self.pass =
+                Some(Pass { link, connection, is_lost, cursor, pages, process, slots, receives });
             if !self.router.is_cluster() || receives {
                 return Ok(true);
             }
@@ -171,68 +220,93 @@ impl Scan {
                 return Ok(true);
             }
             // Not the owner, whatever the map says: ask again who is.
-            progress.obstacle = self.wanted.first().map(unserved);
+            progress.obstacle = Some(not_the_owner(pass.link.address()));
             self.pass = None;
-            self.router.shared.doubt();
-            self.backoff.sleep().await;
+            self.router.view.doubt();
+            self.backoff.sleep_until(self.router.io(), self.until).await;
+        }
+    }
+
+    /// Goes on with a pass that has lost its connection where the same process answers on a new
+    /// one, and gives the pass up otherwise.
+    async fn resume(&mut self, progress: &mut Progress) -> Result<()> {
+        while let Some(pass) = &self.pass {
+            self.in_time(progress)?;
+            let owner = pass.slots.first().and_then(|slot| self.router.view.owner(slot));
+            let has_moved =
+                !pass.receives && !owner.is_some_and(|owner| Arc::ptr_eq(&owner, &pass.link));
+            if pass.cursor == 0 || pass.process.is_none() || has_moved {
+                break;
+            }
+            let link = Arc::clone(&pass.link);
+            let found = self.router.connection(&link, progress, self.until).await;
+            let Some(connection) = found.map_err(Failure::into_error)? else { continue };
+            let same = process(&connection, self.until).await == pass.process;
+            if same && let Some(pass) = &mut self.pass {
+                (pass.connection, pass.is_lost) = (connection, false);
+                return Ok(());
+            }
+            break;
+        }
+        self.give_up();
+        Ok(())
+    }
+
+    /// Gives up the pass; its slots stay wanted.
+    fn give_up(&mut self) {
+        if let Some(pass) = self.pass.take()
+            && pass.receives
+        {
+            self.receiving.push((pass.link, pass.slots));
         }
     }
 
     /// What the node of the pass owns now. `None`: the pass is over.
     async fn ownership(&mut self, progress: &mut Progress) -> Result<Option<Ownership>> {
-        let reply = self.request(redis::cmd("CLUSTER").arg("NODES"), progress).await?;
+        let reply = self.request(&[b"CLUSTER", b"NODES"], progress).await?;
         let (Some(reply), Some(pass)) = (reply, &self.pass) else { return Ok(None) };
-        Ownership::parse(&reply, pass.link.address()).map(Some).ok_or_else(reply::unexpected)
+        Ownership::parse(&reply, pass.link.address()).map(Some).ok_or_else(shape::unexpected)
     }
 
-    /// Sends to the node of the pass. `None`: the pass is over, and what it had to cover is still
-    /// to be covered.
-    async fn request(
-        &mut self,
-        cmd: &redis::Cmd,
-        progress: &mut Progress,
-    ) -> Result<Option<Value>> {
+    /// Sends to the node of the pass. `None`: the pass is interrupted, and what it had to cover is
+    /// still to be covered.
+    async fn request(&mut self, args: Args<'_>, progress: &mut Progress) -> Result<Option<Reply>> {
         let Some(pass) = &self.pass else { return Ok(None) };
-        let (link, wire) = (Arc::clone(&pass.link), Arc::clone(&pass.wire));
+        let (link, connection) = (Arc::clone(&pass.link), Arc::clone(&pass.connection));
         loop {
-            let permit = wire.permit().await;
-            let sent = wire.send(cmd).await;
-            drop(permit);
-            match sent {
-                Sent::Reply(Value::ServerError(error)) => match classify(&error, link.address()) {
+            let payload = Payload::Command(args);
+            match connection.send(payload, Safety::Retry, self.until).await {
+                Sent::Reply(Reply::ServerError(error)) => match classify(&error, link.address()) {
                     Verdict::Later(error) | Verdict::Replica(error) => {
                         progress.obstacle = Some(error);
-                        self.backoff.sleep().await;
+                        self.backoff.sleep_until(self.router.io(), self.until).await;
                     }
                     Verdict::Final(error) => return Err(error),
-                    _ => return Err(reply::unexpected()),
+                    _ => return Err(shape::unexpected()),
                 },
                 Sent::Reply(reply) => return Ok(Some(reply)),
-                Sent::Unsent | Sent::Lost => {
+                Sent::Broken(reason) => return Err(broken(link.address(), reason)),
+                Sent::Unsent | Sent::Lost | Sent::Expired => {
                     progress.obstacle = Some(lost(link.address()));
-                    self.start_over().await?;
+                    if let Some(pass) = &mut self.pass {
+                        pass.is_lost = true;
+                    }
                     return Ok(None);
                 }
             }
         }
     }
 
-    /// Gives up the pass; its slots stay wanted.
-    async fn start_over(&mut self) -> Result<()> {
+    /// Counts an interruption, and pauses.
+    async fn interrupted(&mut self) -> Result<()> {
         self.trouble += 1;
         if self.trouble > LONGEST_RUN_OF_TROUBLE {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                format!("the scan was interrupted {} times", self.trouble),
-            ));
+            let message =
+                format!("the scan was interrupted {} times and came no further", self.trouble);
+            return Err(Error::new(ErrorKind::Unavailable, message));
         }
-        if let Some(pass) = self.pass.take()
-            && pass.receives
-        {
-            self.receiving.push((pass.link, pass.slots));
-        }
-        self.router.shared.doubt();
-        self.backoff.sleep().await;
+        self.router.view.doubt();
+        self.backoff.sleep_until(self.router.io(), self.until).await;
         Ok(())
     }
 
@@ -245,48 +319,70 @@ impl Scan {
         }
         let Some(ownership) = self.ownership(progress).await? else { return Ok(()) };
         let Some(pass) = self.pass.take() else { return Ok(()) };
-        let covered = pass.slots.and(&ownership.owned);
         if pass.receives {
             return Ok(());
         }
+        let mut covered = pass.slots.and(&ownership.owned);
         // Keys that had gone ahead to the next owner before they were seen here are there now.
         for (slot, to) in &ownership.leaving {
-            if covered.contains(*slot) {
-                let link = self.router.shared.link_to(to);
-                match self.receiving.iter_mut().find(|(known, _)| known.address() == to) {
-                    Some((_, slots)) => slots.insert(*slot),
-                    None => self.receiving.push((link, SlotSet::one(*slot))),
-                }
+            if !covered.contains(*slot) {
+                continue;
+            }
+            let Some(link) = self.router.view.receiver(to) else {
+                // Until a map names the receiver, the slot is not covered.
+                covered.remove_all(&SlotSet::one(*slot));
+                continue;
+            };
+            match self.receiving.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &link)) {
+                Some((_, slots)) => slots.insert(*slot),
+                None => self.receiving.push((link, SlotSet::one(*slot))),
             }
         }
         self.wanted.remove_all(&covered);
         if covered.is_empty() {
             // Not the owner after all, or no longer: ask again who is.
-            self.pass = None;
-            self.start_over().await?;
+            self.interrupted().await?;
+        } else {
+            (self.furthest, self.trouble) = (0, 0);
         }
         Ok(())
     }
 
-    fn take(&mut self, keys: Vec<Value>) {
+    fn take(&mut self, keys: Vec<Reply>) {
         let Some(pass) = &self.pass else { return };
         let is_cluster = self.router.is_cluster();
         for key in keys {
-            if let Value::BulkString(key) = key
+            if let Reply::BulkString(key) = key
                 && key.starts_with(&self.prefix)
                 && (!is_cluster || pass.slots.contains(slot_of(&key)))
             {
-                self.found.push_back(Bytes::from(key));
+                self.found.push_back(key);
             }
         }
     }
 }
 
-fn read_page(page: Value) -> Result<(u64, Vec<Value>)> {
-    let Value::Array(page) = page else { return Err(reply::unexpected()) };
-    let Ok([Value::BulkString(cursor), Value::Array(keys)]) = <[Value; 2]>::try_from(page) else {
-        return Err(reply::unexpected());
+/// Which process of the server answers on `connection`: cursors mean something to no other one.
+/// `None`: it does not tell, or this user may not ask.
+async fn process(connection: &Connection, until: Instant) -> Option<String> {
+    let info = Payload::Command(&[b"INFO", b"server"]);
+    let Sent::Reply(info) = connection.send(info, Safety::Retry, until).await else {
+        return None;
+    };
+    let id = text(&info)?.lines().find_map(|line| line.strip_prefix("run_id:"))?;
+    Some(id.to_owned())
+}
+
+fn not_the_owner(address: &Address) -> Error {
+    let message = format!("{address}: the node serves none of the slots that the map gives it");
+    Error::new(ErrorKind::Unavailable, message)
+}
+
+fn read_page(page: Reply) -> Result<(u64, Vec<Reply>)> {
+    let Reply::Array(page) = page else { return Err(shape::unexpected()) };
+    let Ok([Reply::BulkString(cursor), Reply::Array(keys)]) = <[Reply; 2]>::try_from(page) else {
+        return Err(shape::unexpected());
     };
     let cursor = std::str::from_utf8(&cursor).ok().and_then(|text| text.parse().ok());
-    Ok((cursor.ok_or_else(reply::unexpected)?, keys))
+    Ok((cursor.ok_or_else(shape::unexpected)?, keys))
 }

@@ -1,15 +1,15 @@
 //! Waiting for a key to change.
 
 use std::pin::pin;
-use std::time::Duration;
-
-use redis::{Pipeline, Value};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use std::time::{Duration, Instant};
 
 use crate::cluster::router::{Progress, Router};
 use crate::cluster::slots::slot_of;
-use crate::node::wire::Sent;
-use crate::protocol::reply;
+use crate::node::connection::Sent;
+use crate::protocol::encode::encode;
+use crate::protocol::reply::Reply;
+use crate::protocol::request::{Payload, Safety};
+use crate::protocol::shape;
 
 /// The longest sleep: a key that expires is not announced in time.
 pub(crate) const LONGEST: Duration = Duration::from_secs(1);
@@ -27,9 +27,10 @@ pub(crate) async fn wait_for_change(
     at_most: Duration,
 ) {
     let until = Instant::now() + at_most.min(LONGEST);
-    let watched = timeout_at(until, watch(router, key, seen, until)).await;
+    let io = router.io();
+    let watched = io.timeout_at(until, watch(router, key, seen, until)).await;
     if watched == Ok(Watched::Impossible) {
-        sleep(POLL.min(until.saturating_duration_since(Instant::now()))).await;
+        io.sleep_until(until.min(Instant::now() + POLL)).await;
     }
 }
 
@@ -43,48 +44,47 @@ enum Watched {
 
 async fn watch(router: &Router, key: &[u8], seen: Option<&[u8]>, until: Instant) -> Watched {
     let slot = if router.is_cluster() { slot_of(key) } else { 0 };
-    let Some(link) = router.shared.owner(slot) else { return Watched::Impossible };
-    let Some(wire) = router.wire(&link, &mut Progress::default()).await else {
+    let Some(link) = router.view.link(slot, key) else { return Watched::Impossible };
+    let mut progress = Progress::default();
+    let Ok(Some(connection)) = router.connection(&link, &mut progress, until).await else {
         return Watched::Impossible;
     };
-    if !wire.tracking {
+    if !connection.tracking {
         return Watched::Impossible;
     }
-    let permit = wire.permit().await;
-    let waiter = wire.waiters.register(key);
+    let waiter = connection.waiters().register(key);
     let mut changed = pin!(waiter.changed.notified());
     changed.as_mut().enable();
 
     // Only a key that is there can expire.
     let may_expire = seen.is_some();
-    let mut pipeline = Pipeline::with_capacity(3);
-    pipeline.cmd("CLIENT").arg("CACHING").arg("YES");
-    pipeline.cmd("GET").arg(key);
+    let mut bytes = Vec::new();
+    encode(&mut bytes, &[b"CLIENT", b"CACHING", b"YES"]);
+    encode(&mut bytes, &[b"GET", key]);
     if may_expire {
-        pipeline.cmd("PTTL").arg(key);
+        encode(&mut bytes, &[b"PTTL", key]);
     }
-    let count = pipeline.len();
-    let sent = timeout(router.config().op_timeout, wire.send_all(&pipeline, count)).await;
-    drop(permit);
-    let Ok(Sent::Reply(replies)) = sent else { return Watched::Impossible };
-    let [Value::Okay, value, pttl @ ..] = &replies[..] else { return Watched::Impossible };
+    let payload = Payload::Packed { bytes, replies: 2 + usize::from(may_expire) };
+    let sent = connection.send_all(payload, Safety::Retry, router.deadline()).await;
+    let Sent::Reply(replies) = sent else { return Watched::Impossible };
+    let [Reply::Okay, value, pttl @ ..] = &replies[..] else { return Watched::Impossible };
     let value = match value {
-        Value::Nil => None,
-        Value::BulkString(bytes) => Some(&bytes[..]),
+        Reply::Nil => None,
+        Reply::BulkString(bytes) => Some(&bytes[..]),
         _ => return Watched::Impossible,
     };
     if value != seen {
         return Watched::Changed;
     }
-    let gone = match pttl.first().map(|pttl| reply::integer(pttl).and_then(reply::expiry)) {
+    let gone = match pttl.first().map(|pttl| shape::integer(pttl).and_then(shape::expiry)) {
         Some(Ok(Some(expiry))) => expiry.remaining(),
         Some(Ok(None)) | None => None,
         Some(Err(_)) => return Watched::Impossible,
     };
     let gone = gone.map_or(until, |left| Instant::now() + left + Duration::from_millis(1));
     // A connection that ended before the waiter was registered wakes nobody.
-    if wire.is_open() {
-        let _ = timeout_at(gone.min(until), changed).await;
+    if connection.is_open() {
+        let _ = router.io().timeout_at(gone.min(until), changed).await;
     }
     Watched::Changed
 }

@@ -1,247 +1,69 @@
-//! What the server's answers mean.
+//! What a server answered.
 
 use bytes::Bytes;
-use derp_kv_core::{Error, ErrorKind, Expiry, Result};
-use redis::{ServerError, Value};
-use std::time::Duration;
 
-use crate::address::Address;
-
-/// What an error reply means for the call that got it. None of them executed the command.
-#[derive(Debug)]
-pub(crate) enum Verdict {
-    /// The slot lives on another node now.
-    Moved(Option<Address>),
-    /// This one key may be on another node already.
-    Ask(Option<Address>),
-    /// The server cannot serve now and will soon: try again.
-    Later(Error),
-    /// A replica: the primary is elsewhere.
-    Replica(Error),
-    /// The script is not in the server's cache.
-    NoScript,
-    /// Trying again cannot help.
-    Final(Error),
+/// A server's answer: the types of RESP3.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Reply {
+    /// No value.
+    Nil,
+    /// The status `OK`.
+    Okay,
+    /// An integer.
+    Int(i64),
+    /// A floating point number, which may be infinite or not a number.
+    Double(f64),
+    /// True or false.
+    Boolean(bool),
+    /// A status other than `OK`.
+    SimpleString(String),
+    /// Any bytes: how keys and values arrive.
+    BulkString(Bytes),
+    /// An integer of any size, in decimal digits.
+    BigNumber(String),
+    /// Text that is meant to be shown as it is.
+    VerbatimString {
+        /// `txt` is plain text, `mkd` Markdown.
+        format: String,
+        /// The text itself.
+        text: String,
+    },
+    /// Several answers; also a set, whose order means nothing.
+    Array(Vec<Reply>),
+    /// Pairs of a field and its value, in the server's order.
+    Map(Vec<(Reply, Reply)>),
+    /// What the server sent without having been asked.
+    Push {
+        /// For example `invalidate` or `message`.
+        kind: String,
+        /// What follows the kind.
+        data: Vec<Reply>,
+    },
+    /// A refusal.
+    ServerError(ErrorReply),
 }
 
-/// Classes an error reply that `from` sent.
-pub(crate) fn classify(error: &ServerError, from: &Address) -> Verdict {
-    let redirect = || {
-        let target = error.details()?.split_ascii_whitespace().nth(1)?;
-        Address::parse(target, from)
-    };
-    match error.code() {
-        "MOVED" => Verdict::Moved(redirect()),
-        "ASK" => Verdict::Ask(redirect()),
-        "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | "BUSY" => {
-            Verdict::Later(describe(ErrorKind::Unavailable, error))
-        }
-        "READONLY" => Verdict::Replica(describe(ErrorKind::ReadOnly, error)),
-        "NOSCRIPT" => Verdict::NoScript,
-        "OOM" => Verdict::Final(describe(ErrorKind::Full, error)),
-        "MISCONF" | "NOREPLICAS" => Verdict::Final(describe(ErrorKind::ReadOnly, error)),
-        "NOAUTH" | "NOPERM" | "WRONGPASS" => {
-            Verdict::Final(describe(ErrorKind::AccessDenied, error))
-        }
-        _ => Verdict::Final(describe(final_kind(error), error)),
-    }
+/// An error that a server answered: `CODE details`.
+///
+/// Servers may quote arguments in the details, so they do not belong into a log as they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ErrorReply {
+    line: String,
 }
 
-fn final_kind(error: &ServerError) -> ErrorKind {
-    let details = error.details().unwrap_or_default();
-    if details.contains("value is not an integer") || details.contains("would overflow") {
-        ErrorKind::NotAnInteger
-    } else if details.contains("ACL failure in script") {
-        ErrorKind::AccessDenied
-    } else if details.starts_with("unknown command") {
-        ErrorKind::Unsupported
-    } else {
-        ErrorKind::Backend
-    }
-}
-
-/// Whether the server does not know, or does not permit, an optional command.
-pub(crate) fn is_unsupported(error: &ServerError) -> bool {
-    let details = error.details().unwrap_or_default();
-    error.code() == "NOPERM"
-        || (error.code() == "ERR"
-            && (details.starts_with("unknown command") || details.starts_with("syntax error")))
-}
-
-pub(crate) fn describe(kind: ErrorKind, error: &ServerError) -> Error {
-    let details = error.details().unwrap_or_default();
-    // The server quotes the arguments of a command that it does not know, and tells where in a
-    // script an error arose.
-    let shown = [", with args beginning with", " script: "]
-        .iter()
-        .fold(details, |shown, tail| shown.split(tail).next().unwrap_or_default());
-    Error::new(kind, format!("the server answered {} {shown}", error.code()))
-}
-
-/// An answer of a shape that the command does not have.
-pub(crate) fn unexpected() -> Error {
-    Error::new(ErrorKind::Backend, "the server's answer has an unexpected shape")
-}
-
-pub(crate) fn value(reply: Value) -> Result<Option<Bytes>> {
-    match reply {
-        Value::Nil => Ok(None),
-        Value::BulkString(bytes) => Ok(Some(Bytes::from(bytes))),
-        _ => Err(unexpected()),
-    }
-}
-
-pub(crate) fn integer(reply: &Value) -> Result<i64> {
-    match reply {
-        Value::Int(number) => Ok(*number),
-        _ => Err(unexpected()),
-    }
-}
-
-/// 1 or `OK` is true; 0 or nil is false.
-pub(crate) fn flag(reply: Value) -> Result<bool> {
-    match reply {
-        Value::Int(1) | Value::Okay => Ok(true),
-        Value::Int(0) | Value::Nil => Ok(false),
-        _ => Err(unexpected()),
-    }
-}
-
-pub(crate) fn ok(reply: Value) -> Result<()> {
-    match reply {
-        Value::Okay => Ok(()),
-        _ => Err(unexpected()),
-    }
-}
-
-/// Reads `PTTL`: -2 is absent, -1 is no expiry. In its last millisecond a key has 0 left, and
-/// reports 1: a present key's time is never zero.
-pub(crate) fn expiry(pttl: i64) -> Result<Option<Expiry>> {
-    match pttl {
-        -2 => Ok(None),
-        -1 => Ok(Some(Expiry::Never)),
-        0.. => Ok(Some(Expiry::In(Duration::from_millis(pttl.max(1).unsigned_abs())))),
-        _ => Err(unexpected()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use redis::parse_redis_value;
-
-    use super::*;
-
-    fn error(line: &str) -> ServerError {
-        match parse_redis_value(format!("-{line}\r\n").as_bytes()) {
-            Ok(Value::ServerError(error)) => error,
-            other => panic!("{line}: {other:?}"),
-        }
+impl ErrorReply {
+    pub(crate) fn new(line: String) -> Self {
+        Self { line }
     }
 
-    fn verdict(line: &str) -> Verdict {
-        classify(&error(line), &Address::new("kv.example", 6379))
+    /// The first word, for example `ERR` or `MOVED`.
+    pub fn code(&self) -> &str {
+        self.line.split_once(' ').map_or(&self.line, |(code, _)| code)
     }
 
-    #[test]
-    fn redirects_name_their_node() {
-        let target = |verdict| match verdict {
-            Verdict::Moved(to) | Verdict::Ask(to) => to.map(|to| to.to_string()),
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(target(verdict("MOVED 7 10.0.0.1:7001")).as_deref(), Some("10.0.0.1:7001"));
-        assert_eq!(target(verdict("ASK 7 10.0.0.1:7001")).as_deref(), Some("10.0.0.1:7001"));
-        // No host: the node that answered, at another port.
-        assert_eq!(target(verdict("MOVED 7 :7001")).as_deref(), Some("kv.example:7001"));
-        for broken in ["MOVED", "MOVED 7", "MOVED 7 nowhere", "ASK 7 host:port", "MOVED 7 h:99999"]
-        {
-            assert_eq!(target(verdict(broken)), None, "{broken}");
-        }
-    }
-
-    #[test]
-    fn what_passes_by_itself_is_tried_again() {
-        for line in [
-            "TRYAGAIN Multiple keys request during rehashing of slot",
-            "CLUSTERDOWN The cluster is down",
-            "LOADING Valkey is loading the dataset in memory",
-            "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
-            "BUSY Valkey is busy running a script.",
-        ] {
-            match verdict(line) {
-                Verdict::Later(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{line}"),
-                other => panic!("{line}: {other:?}"),
-            }
-        }
-        assert!(matches!(verdict("NOSCRIPT No matching script."), Verdict::NoScript));
-        match verdict("READONLY You can't write against a read only replica.") {
-            Verdict::Replica(error) => assert_eq!(error.kind(), ErrorKind::ReadOnly),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn final_answers_have_their_kinds() {
-        use ErrorKind::{AccessDenied, Backend, Full, NotAnInteger, ReadOnly, Unsupported};
-        for (line, kind) in [
-            ("OOM command not allowed when used memory > 'maxmemory'.", Full),
-            ("MISCONF Errors writing to the AOF file", ReadOnly),
-            ("NOREPLICAS Not enough good replicas to write.", ReadOnly),
-            ("NOAUTH Authentication required.", AccessDenied),
-            ("NOPERM User app has no permissions to run the 'get' command", AccessDenied),
-            ("WRONGPASS invalid username-password pair or user is disabled.", AccessDenied),
-            ("ERR ACL failure in script: No permissions to access a key", AccessDenied),
-            ("ERR value is not an integer or out of range", NotAnInteger),
-            ("ERR increment or decrement would overflow", NotAnInteger),
-            ("ERR unknown command 'delifeq'", Unsupported),
-            ("WRONGTYPE Operation against a key holding the wrong kind of value", Backend),
-            ("EXECABORT Transaction discarded because of previous errors.", Backend),
-            ("CROSSSLOT Keys in request don't hash to the same slot", Backend),
-            ("ERR invalid expire time in 'set' command", Backend),
-            ("NEWCODE of a later version", Backend),
-            ("ERR", Backend),
-        ] {
-            match verdict(line) {
-                Verdict::Final(error) => {
-                    assert_eq!(error.kind(), kind, "{line}");
-                    assert!(!error.may_have_applied(), "{line}");
-                }
-                other => panic!("{line}: {other:?}"),
-            }
-        }
-    }
-
-    #[test]
-    fn arguments_that_the_server_quotes_are_not_shown() {
-        for line in [
-            "ERR unknown command 'x', with args beginning with: 'secret' ",
-            "ERR bad thing script: deadbeef, on @user_script:1. secret",
-        ] {
-            let Verdict::Final(error) = verdict(line) else { panic!("{line}") };
-            assert!(!error.to_string().contains("secret"), "{error}");
-        }
-    }
-
-    #[test]
-    fn optional_commands_that_are_not_there() {
-        assert!(is_unsupported(&error("ERR unknown command 'delifeq'")));
-        assert!(is_unsupported(&error("ERR syntax error")));
-        assert!(is_unsupported(&error("NOPERM no permissions to run the 'delifeq' command")));
-        assert!(!is_unsupported(&error("OOM command not allowed")));
-        assert!(!is_unsupported(&error("ERR value is not an integer or out of range")));
-    }
-
-    #[test]
-    fn answers_of_another_shape_are_errors_and_never_misses() {
-        let odd = || Value::Array(vec![Value::Int(1)]);
-        assert_eq!(value(odd()).unwrap_err().kind(), ErrorKind::Backend);
-        assert_eq!(value(Value::Int(1)).unwrap_err().kind(), ErrorKind::Backend);
-        assert_eq!(integer(&Value::Nil).unwrap_err().kind(), ErrorKind::Backend);
-        assert_eq!(flag(Value::Int(2)).unwrap_err().kind(), ErrorKind::Backend);
-        assert_eq!(ok(Value::Nil).unwrap_err().kind(), ErrorKind::Backend);
-        assert_eq!(expiry(-3).unwrap_err().kind(), ErrorKind::Backend);
-        assert_eq!(value(Value::Nil).unwrap(), None);
-        assert_eq!(expiry(-2).unwrap(), None);
-        assert_eq!(expiry(-1).unwrap(), Some(Expiry::Never));
-        assert_eq!(expiry(0).unwrap(), Some(Expiry::In(Duration::from_millis(1))));
+    /// What follows the first word.
+    pub fn details(&self) -> Option<&str> {
+        self.line.split_once(' ').map(|(_, details)| details)
     }
 }

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 
 use derp_kv_core::Operation;
-use redis::Cmd;
 
+use crate::protocol::Args;
+use crate::protocol::encode::{encode, encoded_len};
 use crate::protocol::script::Script;
 
 /// What to do when nobody knows whether the server has executed a request.
@@ -33,12 +34,12 @@ pub(crate) struct Request<'a> {
 }
 
 pub(crate) enum Body<'a> {
-    Command(Cmd),
+    Command(Args<'a>),
     /// A script, and the command that some servers have instead.
     Script {
         script: &'a Script,
-        args: &'a [&'a [u8]],
-        native: Option<(Native, Cmd)>,
+        args: Args<'a>,
+        native: Option<(Native, Args<'a>)>,
     },
 }
 
@@ -55,23 +56,23 @@ pub(crate) enum Form {
 }
 
 impl<'a> Request<'a> {
-    pub(crate) fn in_form(&self, form: Form) -> Cow<'_, Cmd> {
+    pub(crate) fn in_form(&self, form: Form) -> Cow<'_, [&'a [u8]]> {
         match &self.body {
-            Body::Command(cmd) => Cow::Borrowed(cmd),
+            Body::Command(args) => Cow::Borrowed(*args),
             Body::Script { script, args, native } => match (form, native) {
-                (Form::Native(_), Some((_, cmd))) => Cow::Borrowed(cmd),
+                (Form::Native(_), Some((_, args))) => Cow::Borrowed(*args),
                 (Form::Text, _) => Cow::Owned(script.by_text(self.key, args)),
                 _ => Cow::Owned(script.by_digest(self.key, args)),
             },
         }
     }
 
-    pub(crate) fn read(operation: Operation, key: &'a [u8], cmd: Cmd) -> Self {
-        Self { operation, safety: Safety::Retry, key, body: Body::Command(cmd) }
+    pub(crate) fn read(operation: Operation, key: &'a [u8], args: Args<'a>) -> Self {
+        Self { operation, safety: Safety::Retry, key, body: Body::Command(args) }
     }
 
-    pub(crate) fn write(operation: Operation, key: &'a [u8], cmd: Cmd) -> Self {
-        Self { operation, safety: Safety::Once, key, body: Body::Command(cmd) }
+    pub(crate) fn write(operation: Operation, key: &'a [u8], args: Args<'a>) -> Self {
+        Self { operation, safety: Safety::Once, key, body: Body::Command(args) }
     }
 
     /// A script that writes, and the command that some servers have instead.
@@ -79,10 +80,65 @@ impl<'a> Request<'a> {
         operation: Operation,
         key: &'a [u8],
         script: &'a Script,
-        args: &'a [&'a [u8]],
-        native: Option<(Native, Cmd)>,
+        args: Args<'a>,
+        native: Option<(Native, Args<'a>)>,
     ) -> Self {
         let body = Body::Script { script, args, native };
         Self { operation, safety: Safety::Once, key, body }
+    }
+}
+
+/// What is written to a connection at a time.
+pub(crate) enum Payload<'a> {
+    Command(Args<'a>),
+    /// A command that follows an `ASK` redirect, answered by two replies.
+    Asking(Args<'a>),
+    /// Commands that are encoded already, each answered by a reply.
+    Packed {
+        bytes: Vec<u8>,
+        replies: usize,
+    },
+}
+
+const ASKING: Args<'static> = &[b"ASKING"];
+
+impl Payload<'_> {
+    /// Bytes.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Command(args) => encoded_len(args),
+            Self::Asking(args) => encoded_len(ASKING) + encoded_len(args),
+            Self::Packed { bytes, .. } => bytes.len(),
+        }
+    }
+
+    pub(crate) fn replies(&self) -> usize {
+        match self {
+            Self::Command(_) => 1,
+            Self::Asking(_) => 2,
+            Self::Packed { replies, .. } => *replies,
+        }
+    }
+
+    /// The same, encoded by now where it is longer than `size`.
+    pub(crate) fn packed_if_over(self, size: usize) -> Self {
+        if matches!(self, Self::Packed { .. }) || self.len() <= size {
+            return self;
+        }
+        let (mut bytes, replies) = (Vec::with_capacity(self.len()), self.replies());
+        self.append_to(&mut bytes);
+        Self::Packed { bytes, replies }
+    }
+
+    pub(crate) fn append_to(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Command(args) => encode(out, args),
+            Self::Asking(args) => {
+                encode(out, ASKING);
+                encode(out, args);
+            }
+            Self::Packed { bytes, .. } if out.is_empty() => *out = bytes,
+            Self::Packed { bytes, .. } => out.extend_from_slice(&bytes),
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use redis::Cmd;
+use crate::protocol::Args;
 
 /// A script and its digest.
 pub(crate) struct Script {
@@ -30,23 +30,16 @@ impl Script {
     }
 
     /// Runs it from the server's cache, where `NOSCRIPT` may come at any time.
-    pub(crate) fn by_digest(&self, key: &[u8], args: &[&[u8]]) -> Cmd {
-        call("EVALSHA", self.hashed.get_hash(), key, args)
+    pub(crate) fn by_digest<'a>(&'a self, key: &'a [u8], args: Args<'a>) -> Vec<&'a [u8]> {
+        call(b"EVALSHA", self.hashed.get_hash(), key, args)
     }
 
     /// Runs it from its text, and leaves it in the server's cache.
-    pub(crate) fn by_text(&self, key: &[u8], args: &[&[u8]]) -> Cmd {
-        call("EVAL", self.text, key, args)
+    pub(crate) fn by_text<'a>(&'a self, key: &'a [u8], args: Args<'a>) -> Vec<&'a [u8]> {
+        call(b"EVAL", self.text, key, args)
     }
 }
 
-fn call(name: &str, body: &str, key: &[u8], args: &[&[u8]]) -> Cmd {
-    let bytes =
-        name.len() + body.len() + key.len() + args.iter().map(|arg| arg.len()).sum::<usize>();
-    let mut cmd = Cmd::with_capacity(4 + args.len(), bytes + 1);
-    cmd.arg(name).arg(body).arg(1).arg(key);
-    for arg in args {
-        cmd.arg(*arg);
-    }
-    cmd
+fn call<'a>(name: &'a [u8], body: &'a str, key: &'a [u8], args: Args<'a>) -> Vec<&'a [u8]> {
+    [&[name, body.as_bytes(), b"1", key], args].concat()
 }

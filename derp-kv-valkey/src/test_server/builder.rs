@@ -57,13 +57,17 @@ impl ServerBuilder {
         self.options.iter().any(|(name, value)| name == "cluster-enabled" && value == "yes")
     }
 
-    pub(super) fn config_file(&self, port: u16, admin_password: &str) -> String {
+    pub(super) fn config_file(&self, port: u16, admin_password: &str, major: u16) -> String {
         let (plain, tls) = if self.tls { (0, port) } else { (port, 0) };
         let mut text = format!(
             "bind 127.0.0.1\nport {plain}\nunixsocket socket\nprotected-mode no\n\
-             save \"\"\nappendonly no\nenable-debug-command yes\n\
+             save \"\"\nappendonly no\n\
              user {ADMIN} on >{admin_password} ~* &* +@all\n"
         );
+        if major >= 7 {
+            // Redis 6 does not know the option; its DEBUG is always there.
+            text += "enable-debug-command yes\n";
+        }
         if self.tls {
             // Binaries without TLS do not know the option.
             let _ = writeln!(text, "tls-port {tls}");

@@ -13,7 +13,7 @@ use super::{Error, Result};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ServerCertificate {
-    /// For `localhost` and 127.0.0.1, in its time.
+    /// For `localhost`, 127.0.0.1 and each [`Name`](super::Name), in its time.
     Valid,
     /// As `Valid`, but it ended years ago.
     Expired,
@@ -47,7 +47,7 @@ impl Certificates {
     /// When a file cannot be written or no key can be made.
     pub fn generate() -> Result<Self> {
         let made = Self { dir: TempDir::new()? };
-        let here = &["localhost", "127.0.0.1"][..];
+        let here = &["localhost", "127.0.0.1", "*.name.test"][..];
         let ca = made.authority("ca")?;
         made.leaf("valid", here, &ca, 2124)?;
         made.leaf("expired", here, &ca, 2021)?;

@@ -125,9 +125,11 @@ impl Cluster {
 
     async fn form(&self, primaries: usize) -> Result<()> {
         for (number, node) in self.nodes[..primaries].iter().enumerate() {
-            let first = (number * SLOTS / primaries).to_string();
-            let last = ((number + 1) * SLOTS / primaries - 1).to_string();
-            node.command(&["CLUSTER", "ADDSLOTSRANGE", &first, &last]).await?;
+            // Redis 6 takes no range of them.
+            let slots = number * SLOTS / primaries..(number + 1) * SLOTS / primaries;
+            let mut command = vec!["CLUSTER".to_owned(), "ADDSLOTS".to_owned()];
+            command.extend(slots.map(|slot| slot.to_string()));
+            node.command(&command).await?;
         }
         for (number, node) in self.nodes.iter().enumerate() {
             let epoch = (number + 1).to_string();
@@ -137,8 +139,11 @@ impl Cluster {
             for other in self.nodes.iter().filter(|other| other.port() != node.port()) {
                 let port = other.port().to_string();
                 let bus = other.command(&["CONFIG", "GET", "cluster-port"]).await?;
-                let bus = bus.array()?.get(1).map_or(Ok(""), |bus| bus.text())?.to_owned();
-                node.command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]).await?;
+                let mut command = vec!["CLUSTER", "MEET", "127.0.0.1", &port];
+                if let Some(bus) = bus.array()?.get(1) {
+                    command.push(bus.text()?);
+                }
+                node.command(&command).await?;
             }
         }
         self.until("every node knows every other", async || {

@@ -8,6 +8,7 @@
 //! - [`Server`]: one server, to be killed, restarted, frozen and thawed.
 //! - [`Cluster`]: primaries and replicas, over TLS too; moves slots, promotes replicas.
 //! - [`Certificates`]: a certificate authority with good and bad certificates.
+//! - [`Name`]: a host name with the addresses that a test chooses.
 //! - [`Proxy`]: between a client and a server; delays, holes, cuts.
 
 mod builder;
@@ -15,6 +16,7 @@ mod certificates;
 mod cluster;
 mod error;
 mod migration;
+mod name;
 mod ports;
 mod process;
 mod proxy;
@@ -28,6 +30,7 @@ pub use builder::ServerBuilder;
 pub use certificates::{Certificates, ServerCertificate};
 pub use cluster::{Cluster, ClusterBuilder, slot_of};
 pub use error::{Error, Result};
+pub use name::Name;
 pub use proxy::{Armed, Fault, Proxy, Traffic};
 pub use reply::Reply;
 pub use server::Server;

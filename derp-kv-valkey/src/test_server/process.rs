@@ -89,6 +89,16 @@ pub(super) fn binary() -> Result<PathBuf> {
     locate(env::var_os("VALKEY_SERVER"), env::var_os("PATH"))
 }
 
+/// The major version that `binary` tells of itself, in words such as `Redis server v=6.2.14 sha=..`.
+pub(super) fn major(binary: &Path) -> Result<u16> {
+    let cannot = |error| Error::io("cannot ask the server for its version", error);
+    let told = Command::new(binary).arg("--version").output().map_err(cannot)?;
+    let told = String::from_utf8_lossy(&told.stdout);
+    told.split_once(" v=")
+        .and_then(|(_, version)| version.split('.').next()?.parse().ok())
+        .ok_or_else(|| Error::new(format!("--version of the server tells no version: {told}")))
+}
+
 fn locate(named: Option<OsString>, path: Option<OsString>) -> Result<PathBuf> {
     const HOW: &str = "install Valkey 8 or later (`apt-get install valkey-server`, `brew install \
                        valkey`), or set VALKEY_SERVER to the path of its valkey-server";

@@ -42,6 +42,7 @@ pub struct Server {
     process: Option<Process>,
     builder: ServerBuilder,
     binary: PathBuf,
+    major: u16,
     password: String,
     port: u16,
     dir: TempDir,
@@ -75,17 +76,19 @@ impl Server {
 
     pub(super) async fn launch(builder: ServerBuilder) -> Result<Self> {
         let binary = process::binary()?;
+        let major = process::major(&binary)?;
         for _ in 0..20 {
             let mut server = Self {
                 process: None,
                 builder: builder.clone(),
                 binary: binary.clone(),
+                major,
                 password: format!("{:016x}{:016x}", random(), random()),
                 port: free_port()?,
                 dir: TempDir::new()?,
             };
-            if server.builder.is_cluster() {
-                // The usual bus port, port + 10000, might be above 65535 or taken.
+            if server.builder.is_cluster() && major >= 7 {
+                // The usual bus port, port + 10000, might be taken. Redis 6 has no other.
                 let bus = free_port()?.to_string();
                 server.builder = server.builder.option("cluster-port", bus);
             }
@@ -100,7 +103,7 @@ impl Server {
 
     async fn run(&mut self) -> Result<(), Failed> {
         let config = self.dir.path().join("valkey.conf");
-        let text = self.builder.config_file(self.port, &self.password);
+        let text = self.builder.config_file(self.port, &self.password, self.major);
         fs::write(&config, text).map_err(|error| Error::io("cannot write valkey.conf", error))?;
         let mut process = Process::spawn(&self.binary, &config, self.dir.path())?;
         let give_up = Instant::now() + PATIENCE;
@@ -206,18 +209,33 @@ impl Server {
             .ok_or_else(|| Error::new(format!("INFO has no field {field}")))
     }
 
-    /// The server's version, such as `(8, 0, 1)`.
+    /// The server's version, such as `(8, 0, 1)`: that of Valkey, or on another server that of the
+    /// Redis that it says to be compatible with.
     ///
     /// # Errors
     ///
     /// When the server does not answer or does not say.
     pub async fn version(&self) -> Result<(u16, u16, u16)> {
-        let text = self.info("valkey_version").await?;
+        let text = match self.info("valkey_version").await {
+            Ok(text) => text,
+            Err(_) => self.info("redis_version").await?,
+        };
         let mut parts = text.split('.').map_while(|part| part.parse().ok());
         match (parts.next(), parts.next(), parts.next()) {
             (Some(major), Some(minor), Some(patch)) => Ok((major, minor, patch)),
             _ => Err(Error::new(format!("not a version: {text}"))),
         }
+    }
+
+    /// Whether the server knows a command, such as `DELIFEQ`, or a subcommand, such as
+    /// `CLUSTER|MIGRATESLOTS`.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer.
+    pub async fn knows(&self, command: &str) -> Result<bool> {
+        let told = self.command(&["COMMAND", "INFO", command]).await?;
+        Ok(told.array()?.iter().any(|entry| matches!(entry, Reply::Array(_))))
     }
 
     /// Ends the server at once, as a crash would. Does nothing when it does not run.

@@ -2,17 +2,22 @@
 #![allow(dead_code, reason = "each test target uses a part")]
 #![allow(unreachable_pub, reason = "a module of several test targets")]
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+/// The answer that ends the connection instead.
+pub const CUT: &str = "cut";
+
 pub struct Fake {
-    port: u16,
+    at: SocketAddr,
     connections: Arc<AtomicU64>,
+    cut: Arc<Notify>,
     _serving: JoinSet<()>,
 }
 
@@ -22,36 +27,84 @@ impl Fake {
     where
         R: Future<Output = String> + Send + 'static,
     {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
-        let port = listener.local_addr().expect("bound").port();
+        Self::with_port(move |_, request| answer(request)).await
+    }
+
+    /// [`start`](Self::start), for answers that name the server's own port.
+    pub async fn with_port<R>(
+        answer: impl Fn(u16, Vec<String>) -> R + Send + Sync + 'static,
+    ) -> Self
+    where
+        R: Future<Output = String> + Send + 'static,
+    {
+        Self::serve(Ipv4Addr::LOCALHOST.into(), answer).await
+    }
+
+    /// [`start`](Self::start) at an address of this machine.
+    pub async fn start_at<R>(
+        ip: IpAddr,
+        answer: impl Fn(Vec<String>) -> R + Send + Sync + 'static,
+    ) -> Self
+    where
+        R: Future<Output = String> + Send + 'static,
+    {
+        Self::serve(ip, move |_, request| answer(request)).await
+    }
+
+    async fn serve<R>(
+        ip: IpAddr,
+        answer: impl Fn(u16, Vec<String>) -> R + Send + Sync + 'static,
+    ) -> Self
+    where
+        R: Future<Output = String> + Send + 'static,
+    {
+        let listener = TcpListener::bind((ip, 0)).await.expect("a port");
+        let at = listener.local_addr().expect("bound");
+        let port = at.port();
         let (answer, connections) = (Arc::new(answer), Arc::new(AtomicU64::new(0)));
         let mut serving = JoinSet::new();
-        let accepted = Arc::clone(&connections);
+        let (accepted, cut) = (Arc::clone(&connections), Arc::new(Notify::new()));
+        let cutting = Arc::clone(&cut);
         serving.spawn(async move {
             let mut clients = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 accepted.fetch_add(1, Ordering::Relaxed);
-                let answer = Arc::clone(&answer);
+                let (answer, cut) = (Arc::clone(&answer), Arc::clone(&cutting));
                 clients.spawn(async move {
                     let mut client = BufReader::new(client);
-                    while let Some(request) = request(&mut client).await {
-                        let answer = answer(request).await;
-                        if client.write_all(answer.as_bytes()).await.is_err() {
-                            break;
+                    let serving = async {
+                        while let Some(request) = request(&mut client).await {
+                            let answer = answer(port, request).await;
+                            if answer == CUT || client.write_all(answer.as_bytes()).await.is_err() {
+                                break;
+                            }
                         }
+                    };
+                    tokio::select! {
+                        () = serving => {}
+                        () = cut.notified() => {}
                     }
                 });
             }
         });
-        Self { port, connections, _serving: serving }
+        Self { at, connections, cut, _serving: serving }
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.at.port()
     }
 
     pub fn address(&self) -> (String, u16) {
-        ("127.0.0.1".to_owned(), self.port)
+        (self.at.ip().to_string(), self.at.port())
+    }
+
+    pub fn socket_address(&self) -> SocketAddr {
+        self.at
+    }
+
+    /// Cuts every connection of now.
+    pub fn cut_all(&self) {
+        self.cut.notify_waiters();
     }
 
     /// How many connections were accepted so far.
@@ -87,4 +140,18 @@ pub fn greeting(request: &[String], version: &str, mode: &str) -> Option<String>
         "CLIENT" => Some("+OK\r\n".to_owned()),
         _ => None,
     }
+}
+
+/// An answer to `CLUSTER SLOTS`: first and last slot, and host, port and id of its primary.
+pub fn slots(rows: &[(u16, u16, &str, u16, &str)]) -> String {
+    let mut answer = format!("*{}\r\n", rows.len());
+    for (first, last, host, port, id) in rows {
+        let (host, id) = (bulk(host), bulk(id));
+        answer += &format!("*3\r\n:{first}\r\n:{last}\r\n*4\r\n{host}:{port}\r\n{id}*0\r\n");
+    }
+    answer
+}
+
+pub fn bulk(text: &str) -> String {
+    format!("${}\r\n{text}\r\n", text.len())
 }

@@ -5,7 +5,9 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use derp_kv_conformance::{BoxError, Cut, Harness, NotProvided, Profile, fresh_prefix};
+use derp_kv_conformance::{
+    BoxError, Cut, Harness, NotProvided, Profile, fresh_prefix, shared_runtime,
+};
 use derp_kv_core::Prefixed;
 use derp_kv_valkey::test_server::{Fault, Proxy};
 use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
@@ -40,7 +42,8 @@ impl<P: Place> Harness for OnValkey<P> {
     async fn open(&self) -> Result<(Self::Store, Self::Guard), BoxError> {
         let (mut config, mut guard) = (P::config().await?, None);
         if let Some(port) = P::plain_port().await? {
-            let proxy = Proxy::start(port).await?;
+            // The network does not stand still where a law blocks its own threads.
+            let proxy = shared_runtime().spawn(Proxy::start(port)).await??;
             config = config.addresses([proxy.address()]);
             guard = Some(proxy);
         }

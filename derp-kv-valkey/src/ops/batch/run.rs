@@ -2,21 +2,25 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use derp_kv_core::{Error, Operation, Result, Ttl};
 use futures_util::{StreamExt, stream};
-use redis::{Cmd, Pipeline, Value};
-use tokio::time::timeout;
 
 use super::{CHUNK_BYTES, CHUNK_KEYS, Item, many};
-use crate::cluster::router::{Progress, Router, lost};
+use crate::cluster::router::{Progress, Router, no_answer};
 use crate::cluster::slots::slot_of;
+use crate::cluster::view::Moved;
 use crate::io::backoff::Backoff;
+use crate::node::connection::Sent;
+use crate::node::failure::{broken, lost};
 use crate::node::link::Link;
-use crate::node::wire::Sent;
 use crate::protocol::commands;
-use crate::protocol::reply::{self, Verdict, classify};
-use crate::protocol::request::{Request, Safety};
+use crate::protocol::encode::encode;
+use crate::protocol::reply::Reply;
+use crate::protocol::request::{Payload, Request, Safety};
+use crate::protocol::shape;
+use crate::protocol::verdict::{Verdict, classify};
 
 /// Messages under way at once.
 const CONCURRENT: usize = 8;
@@ -38,11 +42,11 @@ pub(super) struct Batch<'a> {
 }
 
 /// What became of one item, where it is settled.
-type Outcomes = Vec<Option<Result<Value>>>;
+type Outcomes = Vec<Option<Result<Reply>>>;
 
 /// What became of one message.
 enum Step {
-    Settled(usize, Result<Value>),
+    Settled(usize, Result<Reply>),
     /// To be tried again; a redirect of this one key is followed by itself.
     Again {
         index: usize,
@@ -59,60 +63,45 @@ impl Batch<'_> {
     }
 
     /// The answer for each item, or an error that says how far it came.
-    pub(super) async fn run(&self, router: &Router) -> Result<Vec<Value>> {
-        if self.items.is_empty() {
-            return Ok(Vec::new());
-        }
+    pub(super) async fn run(&self, router: &Router) -> Result<Vec<Reply>> {
         let mut outcomes: Outcomes = self.items.iter().map(|_| None).collect();
-        let mut progress = Progress::default();
-        let at_most = router.config().op_timeout;
-        let driven = self.drive(router, &mut outcomes, &mut progress);
-        let timed_out = timeout(at_most, driven).await.is_err();
-        if timed_out {
-            router.shared.doubt();
-        }
+        let obstacle = self.drive(router, &mut outcomes).await;
 
         let settled = outcomes.iter().filter(|outcome| matches!(outcome, Some(Ok(_)))).count();
-        let failed = outcomes.iter().find_map(|outcome| match outcome {
-            Some(Err(error)) => Some(error),
-            _ => None,
-        });
         if settled == outcomes.len() {
             return Ok(outcomes.into_iter().flatten().flatten().collect());
         }
+        let count = outcomes.len();
+        let failures: Vec<Error> = outcomes.into_iter().flatten().filter_map(Result::err).collect();
+        let in_doubt = failures.iter().any(Error::may_have_applied);
+        let cause = failures.into_iter().next().or(obstacle);
         let writes = self.safety() == Safety::Once;
-        let in_doubt = outcomes
-            .iter()
-            .any(|outcome| matches!(outcome, Some(Err(error)) if error.may_have_applied()));
-        let (cause, message) = match failed {
-            Some(error) => (error.kind(), error.to_string()),
-            None => {
-                let error = progress.into_timeout(at_most);
-                (error.kind(), error.to_string())
-            }
-        };
-        // What a message that was cut off by the deadline has done is unknown.
-        let may_have_applied = writes && (settled > 0 || in_doubt || timed_out);
-        let message = format!("{settled} of {} keys done: {message}", outcomes.len());
-        Err(Error::new(cause, message)
+        Err(cause
+            .unwrap_or_else(|| no_answer(router.config().op_timeout))
+            .with_context(format_args!("{settled} of {count} keys done"))
             .with_operation(self.operation)
-            .with_may_have_applied(may_have_applied))
+            .with_may_have_applied(writes && (settled > 0 || in_doubt)))
     }
 
-    async fn drive(&self, router: &Router, outcomes: &mut Outcomes, progress: &mut Progress) {
-        let mut backoff = Backoff::up_to(std::time::Duration::from_millis(160));
+    /// Settles items until all are settled or the deadline passes. What it was waiting for then is
+    /// returned.
+    async fn drive(&self, router: &Router, outcomes: &mut Outcomes) -> Option<Error> {
+        let until = router.deadline();
+        let mut obstacle = None;
+        let mut backoff = Backoff::up_to(Duration::from_millis(160));
         let mut pending: Vec<usize> = (0..self.items.len()).collect();
-        while !pending.is_empty() {
+        loop {
             let (messages, homeless) = self.split(router, &pending);
+            if let Some(index) = homeless.first() {
+                obstacle = Some(router.view.unserved(slot_of(self.items[*index].0)));
+            }
             let mut alone = Vec::new();
             pending = homeless;
             let mut steps = stream::iter(messages)
-                .map(|(link, indices)| self.send(router, link, indices))
+                .map(|(link, indices)| self.send(router, link, indices, until))
                 .buffer_unordered(CONCURRENT);
-            while let Some((steps, obstacle)) = steps.next().await {
-                if obstacle.is_some() {
-                    progress.obstacle = obstacle;
-                }
+            while let Some((steps, met)) = steps.next().await {
+                obstacle = met.or(obstacle);
                 for step in steps {
                     match step {
                         Step::Settled(index, outcome) => outcomes[index] = Some(outcome),
@@ -123,22 +112,26 @@ impl Batch<'_> {
             }
             drop(steps);
             let mut singles = stream::iter(alone)
-                .map(|index| async move { (index, self.drive_alone(router, index).await) })
+                .map(|index| async move { (index, self.drive_alone(router, index, until).await) })
                 .buffer_unordered(CONCURRENT);
             while let Some((index, outcome)) = singles.next().await {
                 outcomes[index] = Some(outcome);
             }
             drop(singles);
-            if !pending.is_empty() {
-                router.shared.doubt();
-                backoff.sleep().await;
+            if pending.is_empty() {
+                return obstacle;
             }
+            router.view.doubt();
+            if Instant::now() >= until {
+                return obstacle;
+            }
+            backoff.sleep_until(router.io(), until).await;
         }
     }
 
     /// Groups items into messages to the nodes that serve them; some may have no node now.
     fn split(&self, router: &Router, pending: &[usize]) -> (Vec<Message>, Vec<usize>) {
-        let topology = router.shared.topology();
+        let topology = router.view.topology();
         let mut messages: Vec<Message> = Vec::new();
         let mut homeless = Vec::new();
         // The open message of each node, and its size.
@@ -146,7 +139,7 @@ impl Batch<'_> {
         for &index in pending {
             let (key, value) = self.items[index];
             let slot = if router.is_cluster() { slot_of(key) } else { 0 };
-            let Some(link) = topology.owner(slot) else {
+            let Some(link) = topology.owner(slot).map(|link| link.of(key)) else {
                 homeless.push(index);
                 continue;
             };
@@ -170,41 +163,55 @@ impl Batch<'_> {
         router: &Router,
         link: Arc<Link>,
         indices: Vec<usize>,
+        until: Instant,
     ) -> (Vec<Step>, Option<Error>) {
         let mut progress = Progress::default();
+        let safety = self.safety();
         let all_again = |indices: Vec<usize>| {
             indices.into_iter().map(|index| Step::Again { index, alone: false }).collect()
         };
-        let Some(wire) = router.wire(&link, &mut progress).await else {
-            return (all_again(indices), progress.obstacle);
+        let all_failed = |indices: Vec<usize>, error: &dyn Fn() -> Error| {
+            indices.into_iter().map(|index| Step::Settled(index, Err(error()))).collect()
         };
-        let _permit = wire.permit().await;
+        let connection = match router.connection(&link, &mut progress, until).await {
+            Ok(Some(connection)) => connection,
+            Ok(None) => return (all_again(indices), progress.obstacle),
+            Err(failure) => {
+                let failed = || failure.clone().into_error();
+                return (all_failed(indices, &failed), None);
+            }
+        };
         let sent = if router.is_cluster() || matches!(self.kind, Kind::Set(_)) {
-            wire.send_all(&self.pipeline(&indices), indices.len()).await
+            connection.send_all(self.payload(&indices), safety, until).await
         } else {
-            let name = if matches!(self.kind, Kind::Get) { "MGET" } else { "DEL" };
-            let cmd = many(name, indices.iter().map(|index| self.items[*index].0));
-            match wire.send(&cmd).await {
+            let name: &[u8] = if matches!(self.kind, Kind::Get) { b"MGET" } else { b"DEL" };
+            let args = many(name, indices.iter().map(|index| self.items[*index].0));
+            match connection.send(Payload::Command(&args), safety, until).await {
                 Sent::Reply(reply) => Sent::Reply(self.spread(reply, indices.len())),
                 Sent::Unsent => Sent::Unsent,
                 Sent::Lost => Sent::Lost,
+                Sent::Expired => Sent::Expired,
+                Sent::Broken(reason) => Sent::Broken(reason),
             }
         };
+        let once = safety == Safety::Once;
         let replies = match sent {
             Sent::Reply(replies) if replies.len() == indices.len() => replies,
             Sent::Reply(_) => {
-                let odd = |index| {
-                    let error =
-                        reply::unexpected().with_may_have_applied(self.safety() == Safety::Once);
-                    Step::Settled(index, Err(error))
-                };
-                return (indices.into_iter().map(odd).collect(), None);
+                let odd = || shape::unexpected().with_may_have_applied(once);
+                return (all_failed(indices, &odd), None);
             }
-            Sent::Lost if self.safety() == Safety::Once => {
-                let lost = |index| {
-                    Step::Settled(index, Err(lost(link.address()).with_may_have_applied(true)))
-                };
-                return (indices.into_iter().map(lost).collect(), None);
+            Sent::Expired => {
+                let expired = || no_answer(router.config().op_timeout).with_may_have_applied(once);
+                return (all_failed(indices, &expired), None);
+            }
+            Sent::Broken(reason) => {
+                let broken = || broken(link.address(), reason).with_may_have_applied(once);
+                return (all_failed(indices, &broken), None);
+            }
+            Sent::Lost if once => {
+                let lost = || lost(link.address()).with_may_have_applied(true);
+                return (all_failed(indices, &lost), None);
             }
             Sent::Unsent => return (all_again(indices), None),
             Sent::Lost => return (all_again(indices), Some(lost(link.address()))),
@@ -223,83 +230,86 @@ impl Batch<'_> {
         router: &Router,
         link: &Link,
         index: usize,
-        reply: Value,
+        reply: Reply,
         obstacle: &mut Option<Error>,
     ) -> Step {
-        let Value::ServerError(error) = reply else {
+        let Reply::ServerError(error) = reply else {
             return Step::Settled(index, self.understood(reply));
         };
         match classify(&error, link.address()) {
             Verdict::Moved(Some(to)) if router.is_cluster() => {
-                router.shared.moved(slot_of(self.items[index].0), &to, link.address());
-                Step::Again { index, alone: false }
+                let moved = router.view.moved(slot_of(self.items[index].0), &to, link.address());
+                Step::Again { index, alone: matches!(moved, Moved::Stranger(_)) }
             }
-            Verdict::Ask(Some(_)) if router.is_cluster() => Step::Again { index, alone: true },
+            Verdict::Moved(None) | Verdict::Ask(_) if router.is_cluster() => {
+                Step::Again { index, alone: true }
+            }
             Verdict::Later(error) => {
                 *obstacle = Some(error);
                 Step::Again { index, alone: false }
             }
-            Verdict::Replica(error) if router.is_cluster() => {
-                *obstacle = Some(error);
-                Step::Again { index, alone: false }
-            }
             Verdict::Replica(error) => {
-                link.renew();
-                Step::Settled(index, Err(error))
+                *obstacle = Some(router.not_a_primary(0, error));
+                Step::Again { index, alone: false }
             }
             Verdict::Final(error) => Step::Settled(index, Err(error)),
             Verdict::Moved(_) | Verdict::Ask(_) | Verdict::NoScript => {
-                Step::Settled(index, Err(reply::unexpected()))
+                Step::Settled(index, Err(shape::unexpected()))
             }
         }
     }
 
-    async fn drive_alone(&self, router: &Router, index: usize) -> Result<Value> {
-        let key = self.items[index].0;
-        let cmd = self.one(index);
+    async fn drive_alone(&self, router: &Router, index: usize, until: Instant) -> Result<Reply> {
+        let (key, _) = self.items[index];
+        let ttl = self.ttl();
+        let args = self.one(index, &ttl);
         let request = match self.safety() {
-            Safety::Retry => Request::read(self.operation, key, cmd),
-            Safety::Once => Request::write(self.operation, key, cmd),
+            Safety::Retry => Request::read(self.operation, key, &args),
+            Safety::Once => Request::write(self.operation, key, &args),
         };
-        router
-            .drive(&request, &mut Progress::default())
-            .await
-            .and_then(|reply| self.understood(reply))
+        router.drive(&request, until).await.and_then(|reply| self.understood(reply))
     }
 
     /// Whoever answers a `SET` with anything but `OK` has done nobody knows what. What the other
     /// commands answer is read by who asked.
-    fn understood(&self, reply: Value) -> Result<Value> {
-        if matches!(self.kind, Kind::Set(_)) && reply != Value::Okay {
-            return Err(reply::unexpected().with_may_have_applied(true));
+    fn understood(&self, reply: Reply) -> Result<Reply> {
+        if matches!(self.kind, Kind::Set(_)) && reply != Reply::Okay {
+            return Err(shape::unexpected().with_may_have_applied(true));
         }
         Ok(reply)
     }
 
-    fn one(&self, index: usize) -> Cmd {
-        let (key, value) = self.items[index];
+    fn ttl(&self) -> String {
         match self.kind {
-            Kind::Get => commands::one_key("GET", key),
-            Kind::Set(ttl) => commands::set(key, value, ttl),
-            Kind::Delete => commands::one_key("DEL", key),
+            Kind::Set(ttl) => commands::ttl(ttl),
+            Kind::Get | Kind::Delete => String::new(),
         }
     }
 
-    fn pipeline(&self, indices: &[usize]) -> Pipeline {
-        let mut pipeline = Pipeline::with_capacity(indices.len());
-        for index in indices {
-            pipeline.add_command(self.one(*index));
+    fn one<'a>(&'a self, index: usize, ttl: &'a str) -> Vec<&'a [u8]> {
+        let (key, value) = self.items[index];
+        match self.kind {
+            Kind::Get => vec![b"GET", key],
+            Kind::Set(_) => commands::set(key, value, ttl, &[]),
+            Kind::Delete => vec![b"DEL", key],
         }
-        pipeline
+    }
+
+    fn payload(&self, indices: &[usize]) -> Payload<'static> {
+        let (mut bytes, ttl) = (Vec::new(), self.ttl());
+        for index in indices {
+            encode(&mut bytes, &self.one(*index, &ttl));
+        }
+        Payload::Packed { bytes, replies: indices.len() }
     }
 
     /// The answer to one command for all keys, as one answer a key. A count goes to the first.
-    fn spread(&self, reply: Value, count: usize) -> Vec<Value> {
+    fn spread(&self, reply: Reply, count: usize) -> Vec<Reply> {
         match reply {
-            Value::Array(values) => values,
-            Value::ServerError(error) => vec![Value::ServerError(error); count],
-            Value::Int(_) if matches!(self.kind, Kind::Delete) => {
-                let rest = std::iter::repeat_n(Value::Int(0), count - 1);
+            Reply::Array(values) => values,
+            Reply::ServerError(error) => vec![Reply::ServerError(error); count],
+            Reply::Int(_) if matches!(self.kind, Kind::Delete) => {
+                let rest = std::iter::repeat_n(Reply::Int(0), count - 1);
                 std::iter::once(reply).chain(rest).collect()
             }
             _ => Vec::new(),

@@ -7,7 +7,7 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 /// The first argument of a process that works for another.
 pub(crate) const WORKER: &str = "--worker";
 
-/// A process of this program; the two exchange lines.
+/// A process that works for this one; the two exchange lines.
 pub(crate) struct Worker {
     child: Child,
     to: ChildStdin,
@@ -15,15 +15,15 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts a process with these arguments, and waits until it is ready.
+    /// Starts this program again with these arguments, and waits until it is ready.
     pub(crate) async fn start(args: &[&str]) -> Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg(WORKER)
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()?;
+        Self::spawn(Command::new(std::env::current_exe()?).arg(WORKER).args(args)).await
+    }
+
+    /// Starts any program that says `ready` first, and waits until it does.
+    pub(crate) async fn spawn(command: &mut Command) -> Result<Self> {
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let to = child.stdin.take().context("no standard input")?;
         let from = child.stdout.take().context("no standard output")?;
         let mut worker = Self { child, to, from: BufReader::new(from).lines() };
