@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Fuzzes the decoder of replies, for a minute or SECONDS; fails when it finds an input that breaks it.
+#
+#   scripts/fuzz.sh [SECONDS]   the input is then under derp-kv-valkey/fuzz/artifacts
+#
+# New inputs that reach new code are kept in fuzz/target; the small corpus that the tests replay stays as it is.
+set -euo pipefail
+cd "$(dirname "$0")/../derp-kv-valkey"
+
+if ! cargo fuzz --version >/dev/null 2>&1; then
+    cargo install cargo-fuzz --locked
+fi
+found=fuzz/target/found
+mkdir -p "$found"
+# No sanitizer: there is no unsafe code to watch, and without one the stable toolchain suffices.
+# Inputs are long enough for strings that have a buffer of their own.
+cargo fuzz run --sanitizer none decoder "$found" fuzz/corpus/decoder -- \
+    -max_len=40000 -len_control=0 -max_total_time="${1:-60}" -print_final_stats=1
