@@ -1,7 +1,10 @@
 #!/usr/bin/env bash
 # Runs the benchmarks on servers of their own, and writes BENCHMARKS.md and docs/bench.
 #
-#   scripts/bench.sh            everything, in about fifteen minutes after the build
+#   scripts/bench.sh            everything, in about twenty minutes after the build
+#   scripts/bench.sh reach [--write | OPERATION]
+#                               only the first table, in some minutes: prints it; --write puts it into BENCHMARKS.md,
+#                               and OPERATION (`get/64`, `mget`) measures a part of it
 #   scripts/bench.sh NAME..     only clients, allocations, helpers, growth, memory or suites; prints rows, writes nothing
 #   scripts/bench.sh --short    each once and briefly, unoptimised: shows only that they still work
 set -euo pipefail
@@ -51,6 +54,30 @@ suites() {
     suite 'Valkey 9, cluster' derp-kv-valkey conformance_cluster
 }
 
+# The Python interpreter with valkey-glide, or nothing where that does not install: its line is left out then.
+glide() {
+    local venv=target/glide
+    if ! "$venv/bin/python" -c 'import glide' 2>/dev/null; then
+        { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet valkey-glide==2.5.3; } >&2 || {
+            echo "valkey-glide does not install here: it is left out" >&2
+            return 0
+        }
+    fi
+    echo "$PWD/$venv/bin/python"
+}
+
+# The rows of the first table, of the cases whose name begins with the argument.
+reach() {
+    local python
+    python=$(glide)
+    GLIDE_PYTHON=$python bench reach -- --only "reach/${1:-}" --out "$rows"
+    bench allocations -- --only reach/get/ --out "$rows"
+}
+
+report() {
+    cargo run --quiet --locked --package derp-kv-examples --bin bench_report -- "$@"
+}
+
 # What differs on Valkey 9: its own tables.
 clients_9() {
     for name in clients allocations; do
@@ -59,22 +86,30 @@ clients_9() {
     sed -E 's/"suite":"(clients|cluster)"/"suite":"\1-9"/' "$rows.9" >>"$rows"
 }
 
-all=(clients allocations helpers growth memory)
+all=(reach clients allocations helpers growth memory)
 case ${1:-} in
     --short)
         for name in "${all[@]}"; do
             bench "$name" --profile dev -- --short --out "$rows" >/dev/null
         done
-        cargo run --quiet --locked --package derp-kv-examples --bin bench_report -- "$rows" "$(dirname "$rows")"
-        grep -q '^## Budgets' "$(dirname "$rows")/BENCHMARKS.md"
+        report "$rows" "$(dirname "$rows")"
+        for section in Reach Budgets; do grep -q "^## $section" "$(dirname "$rows")/BENCHMARKS.md"; done
         ;;
     '')
         for name in "${all[@]}"; do bench "$name" --no-run; done
         suites
+        GLIDE_PYTHON=$(glide)
+        export GLIDE_PYTHON
         for name in "${all[@]}"; do bench "$name" -- --out "$rows"; done
         clients_9
-        VALKEY_9_SERVER=$VALKEY_9_SERVER \
-            cargo run --quiet --locked --package derp-kv-examples --bin bench_report -- "$rows" .
+        VALKEY_9_SERVER=$VALKEY_9_SERVER report "$rows" .
+        ;;
+    reach)
+        # Part of the table must not take the place of the whole.
+        if [ "${2:-}" = --write ]; then only=''; else only=${2:-}; fi
+        reach "$only" >&2
+        report --reach "$rows"
+        if [ "${2:-}" = --write ]; then report --reach "$rows" .; fi
         ;;
     *)
         for name in "$@"; do

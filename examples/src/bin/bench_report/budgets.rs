@@ -1,11 +1,7 @@
 //! The bounds that the project has set itself.
 
+use crate::bound::{Bound, verdict};
 use crate::rows::{Row, Rows, shown};
-
-enum Bound {
-    AtLeast(f64),
-    AtMost(f64),
-}
 
 struct Budget {
     what: String,
@@ -26,22 +22,9 @@ pub(crate) fn table(rows: &Rows) -> String {
     let budgets =
         commands(rows).into_iter().chain(throughput(rows)).chain(memory(rows)).chain(suites(rows));
     for Budget { what, bound, measured, unit, command } in budgets {
-        let (bound, kept) = match bound {
-            Bound::AtLeast(bound) => {
-                (format!("≥ {bound}"), measured.map(|measured| measured >= bound))
-            }
-            Bound::AtMost(bound) => {
-                (format!("≤ {bound}"), measured.map(|measured| measured <= bound))
-            }
-        };
-        let verdict = match kept {
-            Some(true) => "kept",
-            Some(false) => "**missed**",
-            None => "not measured",
-        };
-        let measured = shown(measured);
-        table +=
-            &format!("| {what} | {bound}{unit} | {measured}{unit} | {verdict} | `{command}` |\n");
+        let verdict = verdict([measured.map(|measured| bound.holds(measured))]);
+        let (bound, measured) = (bound.shown(unit), shown(measured));
+        table += &format!("| {what} | {bound} | {measured}{unit} | {verdict} | `{command}` |\n");
     }
     table
 }

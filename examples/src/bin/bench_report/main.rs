@@ -1,21 +1,25 @@
-//! Turns measured rows into `BENCHMARKS.md` and its plots: `bench_report ROWS.jsonl FOLDER`.
+//! Turns measured rows into `BENCHMARKS.md` and its plots: `bench_report ROWS.jsonl FOLDER`, or with
+//! `--reach` before them into the section of reach only, which is printed where no folder is named.
 //!
 //! A row is one JSON object a line; what was not measured is absent:
 //!
 //! | field | |
 //! |---|---|
-//! | `suite` | `clients`, `cluster`, both with `-9` on Valkey 9, `helpers`, `growth`, `memory`, `conformance` |
+//! | `suite` | `clients`, `cluster`, both with `-9` on Valkey 9, `reach`, `helpers`, `growth`, `memory`, `conformance` |
 //! | `bench`, `subject` | what was done, and by whom |
 //! | `callers`, `threads`, `value_bytes`, `keys`, `batch`, `primaries` | under which load |
 //! | `ops_per_s`, `p50_us`, `p99_us`, `worst_us` | wall-clock time |
-//! | `cpu_ns_per_op`, `allocs_per_op`, `commands_per_op`, `bytes_per_entry` | costs, of the client process |
+//! | `cpu_ns_per_op`, `allocs_per_op`, `instructions_per_op`, `commands_per_op`, `bytes_per_entry` | costs, of the client process |
 //! | `computed` | how often a herd computed its value |
 //! | `laws`, `seconds` | how many laws of the conformance suite hold, and how long they took together |
 //! | `ratio`, `cpu_ratio` | `ops_per_s` and `cpu_ns_per_op` over bare redis-rs in the same rounds |
+//! | `ours_ratio`, `ours_cpu_ratio` | those of derp-kv over those of this row, likewise |
 //! | `cpu_ratio_dashmap`, `cpu_ratio_moka` | `cpu_ns_per_op` over these in the same rounds |
 
+mod bound;
 mod budgets;
 mod plots;
+mod reach;
 mod rows;
 mod series;
 mod slopes;
@@ -30,8 +34,12 @@ use anyhow::{Context as _, Result};
 use rows::Rows;
 
 fn main() -> Result<()> {
-    let mut args = std::env::args().skip(1);
-    let usage = "usage: bench_report ROWS.jsonl FOLDER";
+    let mut args = std::env::args().skip(1).peekable();
+    let usage = "usage: bench_report [--reach] ROWS.jsonl FOLDER";
+    if args.next_if(|arg| arg == "--reach").is_some() {
+        let rows = Rows::read(&PathBuf::from(args.next().context(usage)?))?;
+        return reach_only(&rows, args.next().map(PathBuf::from));
+    }
     let rows = Rows::read(&PathBuf::from(args.next().context(usage)?))?;
     let folder = PathBuf::from(args.next().context(usage)?);
     let plots = folder.join("docs/bench");
@@ -45,10 +53,11 @@ fn main() -> Result<()> {
         "Server and clients share the cores, and other work may have run beside them: the times \
          are of this machine and this hour. The ratios hold better: the subjects take turns in \
          rounds of a tenth of a second, each is compared with the other in the same round, and \
-         the median of the rounds is shown, of 7 rounds, and of 61 (in memory 31) where a row \
+         the median of the rounds is shown, of 7 rounds, and of 61 (reach and in memory 31) where a row \
          has a bound of throughput or processor time to keep. Processor time and allocations are \
          the client process's own.\n"
     )?;
+    page += &reach::section(&rows);
     writeln!(page, "## Budgets\n\n{}", budgets::table(&rows))?;
     if let Ok(notes) = std::fs::read_to_string(plots.join("notes.md")) {
         writeln!(page, "{notes}")?;
@@ -70,6 +79,19 @@ fn main() -> Result<()> {
         page += &format!("\n{herds}");
     }
     std::fs::write(folder.join("BENCHMARKS.md"), page.trim_end().to_owned() + "\n")?;
+    Ok(())
+}
+
+/// The section of reach alone: on the standard output, or in its place in the folder's page.
+fn reach_only(rows: &Rows, folder: Option<PathBuf>) -> Result<()> {
+    let section = reach::section(rows);
+    let Some(folder) = folder else {
+        print!("{section}");
+        return Ok(());
+    };
+    let page = folder.join("BENCHMARKS.md");
+    let old = std::fs::read_to_string(&page).with_context(|| page.display().to_string())?;
+    std::fs::write(page, reach::replace(&old, &section))?;
     Ok(())
 }
 

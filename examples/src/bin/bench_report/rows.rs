@@ -3,6 +3,8 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+const COUNTED: [&str; 2] = ["allocs_per_op", "instructions_per_op"];
+
 /// One measured row.
 #[derive(Clone, Debug)]
 pub(crate) struct Row(Value);
@@ -35,7 +37,10 @@ pub(crate) struct Rows(Vec<Row>);
 
 impl Rows {
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)?;
+        Self::parse(&std::fs::read_to_string(path)?)
+    }
+
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let rows = text.lines().enumerate().map(|(nth, line)| {
             let row = serde_json::from_str(line);
             row.map(Row).with_context(|| format!("line {} of the rows", nth + 1))
@@ -43,15 +48,19 @@ impl Rows {
         Ok(Self(rows.collect::<Result<_>>()?))
     }
 
-    /// The rows of `suite` that were timed; allocations are counted in rows of their own.
+    /// The rows of `suite` that were timed; what is counted is in rows of its own.
     pub(crate) fn suite<'a>(&'a self, suite: &'a str) -> impl Iterator<Item = &'a Row> {
-        let timed = |row: &&Row| row.number("allocs_per_op").is_none();
+        let timed = |row: &&Row| COUNTED.iter().all(|field| row.number(field).is_none());
         self.0.iter().filter(move |row| row.text("suite") == suite).filter(timed)
     }
 
     pub(crate) fn allocations(&self, of: &Row) -> Option<f64> {
-        let counted = |row: &&Row| row.number("allocs_per_op").is_some() && row.same_load(of);
-        self.0.iter().find(counted)?.number("allocs_per_op")
+        self.counted("allocs_per_op", of)
+    }
+
+    /// What was counted in a run of its own, under the load of `of`.
+    pub(crate) fn counted(&self, field: &str, of: &Row) -> Option<f64> {
+        self.0.iter().filter(|row| row.same_load(of)).find_map(|row| row.number(field))
     }
 }
 
