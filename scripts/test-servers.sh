@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Runs the Valkey backend's tests on every server that can be had, which takes about ten minutes a
+# server, and writes the table "Works with" into README.md. Arguments choose some of the servers by
+# their variables (VALKEY_SERVER VALKEY_9_SERVER VALKEY_8_1_SERVER REDIS_6_SERVER ..); the rows of
+# the others stay as the last run on them left them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/common.sh
+
+rows=target/servers/rows
+mkdir -p "$rows"
+status=0
+
+variables=(VALKEY_9_SERVER VALKEY_8_1_SERVER VALKEY_SERVER REDIS_NEW_SERVER REDIS_8_SERVER
+    REDIS_7_SERVER REDIS_6_SERVER REDICT_SERVER)
+installed=$(scripts/install-valkey.sh)
+eval "$installed"
+found=$(scripts/install-servers.sh "$@") || status=1
+eval "$found"
+
+# The row of a server from the log of its tests.
+row() {
+    local version
+    version=$("$1" --version | sed 's/^\([A-Za-z]*\) server v=\([0-9.]*\).*/\1 \2/')
+    awk -v server="$version" -v date="$(date +%F)" '
+        $1 == "Running" { target = $2; sub(/.*\//, "", target); sub(/\.rs$/, "", target) }
+        / has no TLS: / { trouble = trouble ", this build has no TLS" }
+        $1 == "test" && ($NF == "ok" || $NF == "FAILED") && $2 != "result:" {
+            kind = "other"
+            if (target == "conformance") kind = "standalone"
+            if (target == "conformance_cluster") kind = "cluster"
+            if (target ~ /^faults_/) kind = "faults"
+            of[kind]++
+            if ($NF == "ok") passed[kind]++
+            else failed[++failures] = target "::" $2
+        }
+        # The first words of a panic; of a law, what it observed.
+        /^thread .* panicked at / { split($0, quoted, "\047"); test = target "::" quoted[2]; first = NR + 1 }
+        NR == first { why[test] = $0 }
+        / observed: / { why[test] = $0 }
+        function cell(kind) { return " " passed[kind] + 0 " of " of[kind] + 0 " |" }
+        END {
+            for (number = 1; number <= failures; number++) {
+                reason = why[failed[number]]
+                gsub(/\|/, "/", reason)
+                sub(/^ *(observed: )?/, "", reason)
+                trouble = trouble ", `" failed[number] "` (" substr(reason, 1, 120) ")"
+            }
+            notes = substr(trouble, 3)
+            print "| " server " |" cell("standalone") cell("cluster") cell("faults") cell("other") \
+                " " date " | " (notes == "" ? "nothing" : notes) " |"
+        }' "$2"
+}
+
+for variable in "${variables[@]}"; do
+    if [ $# -gt 0 ] && [[ " $* " != *" $variable "* ]]; then continue; fi
+    server=${!variable:-}
+    [ -n "$server" ] || continue
+    began=$SECONDS
+    log=target/servers/$variable.log
+    # The laws behind `Arc<dyn KvStore>` differ in nothing that a server sees.
+    VALKEY_SERVER=$server scripts/test-on-server.sh --no-fail-fast -- --skip dynamic:: >"$log" 2>&1 \
+        || status=1
+    row "$server" "$log" >"$rows/$variable"
+    say "$(cat "$rows/$variable") $((SECONDS - began)) s, $log"
+done
+
+table=$(
+    echo '| server | standalone: laws | cluster: laws | faults | other tests | run on | does not work |'
+    echo '|---|---|---|---|---|---|---|'
+    for variable in "${variables[@]}"; do cat "$rows/$variable" 2>/dev/null || true; done
+)
+awk -v table="$table" '
+    /^<!-- servers:end -->$/ { inside = 0 }
+    !inside { print }
+    /^<!-- servers:begin -->$/ { print table; inside = 1 }' README.md >target/servers/README.md
+cp target/servers/README.md README.md
+exit "$status"
