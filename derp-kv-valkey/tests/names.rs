@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use common::ends;
 use derp_kv_core::{Error, ErrorKind, KvStore};
-use derp_kv_valkey::test_server::{Certificates, Name, Server, ServerCertificate};
+use derp_kv_valkey::test_server::{Name, Server};
 use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
 use fake::Fake;
 use futures_util::future::join_all;
@@ -119,20 +119,6 @@ async fn a_bad_address_does_not_hinder_the_next() {
         config(name).connect_timeout(Duration::from_secs(2))
     })
     .await;
-}
-
-#[tokio::test]
-async fn a_bad_certificate_does_not_hinder_the_next() {
-    let certificates = Certificates::generate().expect("certificates");
-    let start = |shown| Server::builder().tls(&certificates, shown).start();
-    let bad = start(ServerCertificate::OtherCa).await.expect("server");
-    let good = start(ServerCertificate::Valid).await.expect("server");
-    let at = |server: &Server| (Ipv4Addr::LOCALHOST, server.port()).into();
-    let name = name(&[at(&bad), at(&good)]);
-    let config = config(&name).use_tls(true).ca_file(certificates.ca());
-    let store = ends("connecting", ValkeyStore::connect(config)).await.expect("connect");
-    store.set(b"k", b"v", None).await.expect("set");
-    assert_eq!(good.command(&["EXISTS", "k"]).await.expect("exists").int().expect("int"), 1);
 }
 
 #[tokio::test]

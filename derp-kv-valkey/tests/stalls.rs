@@ -228,9 +228,8 @@ async fn a_coordinated_failover_loses_and_refuses_nothing() {
 
     let port = Arc::new(AtomicU16::new(old.port()));
     let looked_up = Arc::clone(&port);
-    let name = Name::new(move || {
-        Ok(vec![([127, 0, 0, 1], looked_up.load(Ordering::SeqCst)).into()])
-    });
+    let name =
+        Name::new(move || Ok(vec![([127, 0, 0, 1], looked_up.load(Ordering::SeqCst)).into()]));
     let patient = config(name.address()).op_timeout(5 * OP_TIMEOUT);
     let kv = ValkeyStore::connect(patient).await.unwrap();
     let load = Load::start(&kv, &["n".to_owned()], 8);
