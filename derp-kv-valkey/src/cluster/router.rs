@@ -188,24 +188,16 @@ impl Router {
         let error = match sent {
             Sent::Reply(Reply::ServerError(error)) => error,
             Sent::Reply(reply) => return Next::Done(Ok(reply)),
-            Sent::Unsent => return Next::Later,
-            Sent::Broken(reason) => {
-                let once = request.safety == Safety::Once;
-                return Next::Done(Err(broken(from, reason).with_may_have_applied(once)));
-            }
-            Sent::Expired => {
-                self.view.doubt();
-                let once = request.safety == Safety::Once;
-                let error = no_answer(self.config().op_timeout).with_may_have_applied(once);
-                return Next::Done(Err(error));
-            }
-            Sent::Lost if request.safety == Safety::Once => {
-                self.view.doubt();
-                return Next::Done(Err(lost(from).with_may_have_applied(true)));
-            }
-            Sent::Lost => {
-                progress.obstacle = Some(lost(from));
-                return Next::Later;
+            unanswered => {
+                return match self.unanswered(&unanswered, request.safety, from) {
+                    Some(error) => Next::Done(Err(error)),
+                    None => {
+                        if matches!(unanswered, Sent::Lost) {
+                            progress.obstacle = Some(lost(from));
+                        }
+                        Next::Later
+                    }
+                };
             }
         };
         match classify(&error, from) {
@@ -238,6 +230,24 @@ impl Router {
             }
             Verdict::NoScript => Next::Done(Err(describe(ErrorKind::Backend, &error))),
         }
+    }
+
+    /// Why a request has no answer and must not be sent again. `None`: it may be.
+    pub(crate) fn unanswered<T>(
+        &self,
+        sent: &Sent<T>,
+        safety: Safety,
+        from: &Address,
+    ) -> Option<Error> {
+        let once = safety == Safety::Once;
+        let error = match sent {
+            Sent::Broken(reason) => return Some(broken(from, reason).with_may_have_applied(once)),
+            Sent::Expired => no_answer(self.config().op_timeout),
+            Sent::Lost if once => lost(from),
+            Sent::Lost | Sent::Unsent | Sent::Reply(_) => return None,
+        };
+        self.view.doubt();
+        Some(error.with_may_have_applied(once))
     }
 
     fn slot(&self, key: &[u8]) -> u16 {

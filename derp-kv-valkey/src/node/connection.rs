@@ -13,7 +13,7 @@ use crate::node::failure::Failure;
 use crate::node::hello::Hello;
 use crate::node::identity::{Node, id_in_nodes};
 use crate::node::open::open;
-use crate::node::queue::{End, Queue, Queued, Traffic};
+use crate::node::queue::{Queue, Queued, Traffic};
 use crate::node::transport::Transport;
 use crate::node::waiters::Waiters;
 use crate::protocol::decode::Decoder;
@@ -113,7 +113,7 @@ impl Connection {
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.shared.queue().ended().is_none()
+        !self.shared.queue().has_ended()
     }
 
     pub(crate) fn set_silent(&self, silent: bool) {
@@ -138,7 +138,7 @@ impl Connection {
     /// Ends the connection; requests without an answer are lost.
     pub(crate) fn kill(&self) {
         self.driver.stop();
-        self.shared.close(End::Closed);
+        self.shared.close(None);
     }
 
     pub(crate) fn traffic(&self) -> Traffic {
@@ -191,14 +191,10 @@ impl Connection {
         until: Instant,
     ) -> Sent<Vec<Reply>> {
         let count = payload.replies();
-        match self.send(payload, safety, until).await {
-            Sent::Reply(Reply::Array(replies)) if count != 1 => Sent::Reply(replies),
-            Sent::Reply(reply) => Sent::Reply(vec![reply]),
-            Sent::Unsent => Sent::Unsent,
-            Sent::Lost => Sent::Lost,
-            Sent::Expired => Sent::Expired,
-            Sent::Broken(reason) => Sent::Broken(reason),
-        }
+        self.send(payload, safety, until).await.map(|reply| match reply {
+            Reply::Array(replies) if count != 1 => replies,
+            reply => vec![reply],
+        })
     }
 
     async fn transmit(

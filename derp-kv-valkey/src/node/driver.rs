@@ -11,9 +11,8 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Sleep;
 
-use crate::node::queue::{Answered, End, KEPT, Queue};
+use crate::node::queue::{Answered, KEPT, Queue};
 use crate::node::transport::Transport;
-
 use crate::node::waiters::Waiters;
 use crate::protocol::decode::Decoder;
 use crate::protocol::reply::Reply;
@@ -50,8 +49,8 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn close(&self, end: End) {
-        self.queue().close(end);
+    pub(super) fn close(&self, broken: Option<&'static str>) {
+        self.queue().close(broken);
         self.permits.close();
         self.waiters.wake_all();
         self.closed.send_replace(true);
@@ -72,7 +71,8 @@ pub(super) struct Driver {
     answered: Vec<Answered>,
     alarm: Pin<Box<Sleep>>,
     is_armed: bool,
-    end: End,
+    /// What is wrong with what the server has sent.
+    broken: Option<&'static str>,
 }
 
 impl Driver {
@@ -93,7 +93,7 @@ impl Driver {
             answered: Vec::new(),
             alarm: Box::pin(alarm),
             is_armed: false,
-            end: End::Closed,
+            broken: None,
         }
     }
 
@@ -147,7 +147,7 @@ impl Driver {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.shared.heard.fetch_add(count as u64, Ordering::Relaxed);
-        let broken = loop {
+        self.broken = loop {
             match self.decoder.next() {
                 Ok(Some(Reply::Push { kind, data })) => self.shared.waiters.push(&kind, &data),
                 Ok(Some(reply)) => self.replies.push(reply),
@@ -156,13 +156,8 @@ impl Driver {
             }
         };
         let unasked = self.hand_out();
-        match broken.or(unasked) {
-            None => Ok(true),
-            Some(reason) => {
-                self.end = End::Broken(reason);
-                Err(io::ErrorKind::InvalidData.into())
-            }
-        }
+        self.broken = self.broken.or(unasked);
+        if self.broken.is_some() { Err(io::ErrorKind::InvalidData.into()) } else { Ok(true) }
     }
 
     /// Gives each reply to whom it belongs, or says what is wrong with them.
@@ -234,6 +229,6 @@ impl Future for Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.shared.close(self.end);
+        self.shared.close(self.broken);
     }
 }

@@ -27,6 +27,19 @@ pub(crate) enum Sent<T = Reply> {
 /// The largest buffer that is kept for what is written next.
 pub(super) const KEPT: usize = 64 * 1024;
 
+impl<T> Sent<T> {
+    /// The same with another form of the answer.
+    pub(crate) fn map<U>(self, form: impl FnOnce(T) -> U) -> Sent<U> {
+        match self {
+            Self::Reply(reply) => Sent::Reply(form(reply)),
+            Self::Unsent => Sent::Unsent,
+            Self::Lost => Sent::Lost,
+            Self::Expired => Sent::Expired,
+            Self::Broken(reason) => Sent::Broken(reason),
+        }
+    }
+}
+
 /// Requests in the order in which they are written, which is the order of their answers.
 ///
 /// Each request is a span of the stream of bytes that the connection writes. Where its bytes are is
@@ -56,16 +69,7 @@ pub(super) struct Queue {
     early: bool,
     /// The I/O thread has been told that there is something to write.
     told: bool,
-    ended: Option<End>,
-}
-
-/// Why a connection has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The server closed it, the network broke it, or it was given up.
-    Closed,
-    /// What came was no answer.
-    Broken(&'static str),
+    has_ended: bool,
 }
 
 #[derive(Debug)]
@@ -136,7 +140,7 @@ impl Queue {
         cost: usize,
         deadline: Instant,
     ) -> Option<Queued> {
-        if self.ended.is_some() {
+        if self.has_ended {
             return None;
         }
         let is_idle = self.requests.is_empty() && self.written == self.end;
@@ -297,17 +301,13 @@ impl Queue {
         }
     }
 
-    /// Nothing more is written or answered: tells every caller how far its request came.
-    pub(super) fn close(&mut self, end: End) {
-        self.ended.get_or_insert(end);
+    /// Nothing more is written or answered: tells every caller how far its request came. `broken`
+    /// says what is wrong with the answer that could not be read, which the oldest request was due.
+    pub(super) fn close(&mut self, mut broken: Option<&'static str>) {
+        self.has_ended = true;
         self.direct = None;
         self.out = Vec::new();
-        let mut broken = match end {
-            End::Broken(reason) => Some(reason),
-            End::Closed => None,
-        };
         for request in std::mem::take(&mut self.requests) {
-            // What could not be read is the answer to the oldest request.
             let sent = match broken.take() {
                 Some(reason) => Sent::Broken(reason),
                 None if request.start >= self.written => Sent::Unsent,
@@ -319,8 +319,8 @@ impl Queue {
         }
     }
 
-    pub(super) fn ended(&self) -> Option<End> {
-        self.ended
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended
     }
 
     pub(super) fn traffic(&self) -> Traffic {
@@ -404,7 +404,7 @@ mod tests {
                     }
                 }
             }
-            queue.close(End::Closed);
+            queue.close(None);
             let mut expected = Vec::new();
             for (body, mut answer) in callers {
                 let sent = answer.try_recv().expect("every caller is told");

@@ -11,16 +11,7 @@ use crate::cluster::router::Router;
 use crate::protocol::reply::Reply;
 use crate::protocol::request::Request;
 use crate::protocol::shape;
-use run::{Batch, Kind};
-
-/// Keys in one message.
-const CHUNK_KEYS: usize = 512;
-/// Bytes in one message, unless a single item is longer: small requests of other callers get
-/// their turn in between.
-const CHUNK_BYTES: usize = 4 * 1024 * 1024;
-
-/// A key, and its value where the operation writes one.
-type Item<'a> = (&'a [u8], &'a [u8]);
+use run::{Batch, CHUNK_BYTES, CHUNK_KEYS, Item, Kind, many};
 
 pub(crate) async fn mget(router: &Router, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
     let operation = Operation::Mget;
@@ -82,11 +73,6 @@ fn is_one_call(router: &Router, keys: &[&[u8]]) -> bool {
     !router.is_cluster()
         && (1..=CHUNK_KEYS).contains(&keys.len())
         && keys.iter().map(|key| key.len()).sum::<usize>() <= CHUNK_BYTES
-}
-
-/// One command for many keys: `MGET` or `DEL`.
-fn many<'a>(name: &'a [u8], keys: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
-    std::iter::once(name).chain(keys).collect()
 }
 
 /// Each key once, with its last value.

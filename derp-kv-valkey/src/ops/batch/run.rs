@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 use derp_kv_core::{Error, Operation, Result, Ttl};
 use futures_util::{StreamExt, stream};
 
-use super::{CHUNK_BYTES, CHUNK_KEYS, Item, many};
 use crate::cluster::router::{Progress, Router, no_answer};
 use crate::cluster::slots::slot_of;
 use crate::cluster::view::Moved;
 use crate::io::backoff::Backoff;
 use crate::node::connection::Sent;
-use crate::node::failure::{broken, lost};
+use crate::node::failure::lost;
 use crate::node::link::Link;
 use crate::protocol::commands;
 use crate::protocol::encode::encode;
@@ -22,8 +21,16 @@ use crate::protocol::request::{Payload, Request, Safety};
 use crate::protocol::shape;
 use crate::protocol::verdict::{Verdict, classify};
 
+/// Keys in one message.
+pub(super) const CHUNK_KEYS: usize = 512;
+/// Bytes in one message, unless a single item is longer: small requests of other callers get
+/// their turn in between.
+pub(super) const CHUNK_BYTES: usize = 4 * 1024 * 1024;
 /// Messages under way at once.
 const CONCURRENT: usize = 8;
+
+/// A key, and its value where the operation writes one.
+pub(super) type Item<'a> = (&'a [u8], &'a [u8]);
 
 /// Items, by their index, that go to one node together.
 type Message = (Arc<Link>, Vec<usize>);
@@ -170,51 +177,36 @@ impl Batch<'_> {
         let all_again = |indices: Vec<usize>| {
             indices.into_iter().map(|index| Step::Again { index, alone: false }).collect()
         };
-        let all_failed = |indices: Vec<usize>, error: &dyn Fn() -> Error| {
-            indices.into_iter().map(|index| Step::Settled(index, Err(error()))).collect()
+        // One error stands for the whole message: what is neither settled nor pending is not done.
+        let all_failed = |indices: Vec<usize>, error: Error| {
+            let first = indices.into_iter().next();
+            first.map(|index| Step::Settled(index, Err(error))).into_iter().collect()
         };
         let connection = match router.connection(&link, &mut progress, until).await {
             Ok(Some(connection)) => connection,
             Ok(None) => return (all_again(indices), progress.obstacle),
-            Err(failure) => {
-                let failed = || failure.clone().into_error();
-                return (all_failed(indices, &failed), None);
-            }
+            Err(failure) => return (all_failed(indices, failure.into_error()), None),
         };
         let sent = if router.is_cluster() || matches!(self.kind, Kind::Set(_)) {
             connection.send_all(self.payload(&indices), safety, until).await
         } else {
             let name: &[u8] = if matches!(self.kind, Kind::Get) { b"MGET" } else { b"DEL" };
             let args = many(name, indices.iter().map(|index| self.items[*index].0));
-            match connection.send(Payload::Command(&args), safety, until).await {
-                Sent::Reply(reply) => Sent::Reply(self.spread(reply, indices.len())),
-                Sent::Unsent => Sent::Unsent,
-                Sent::Lost => Sent::Lost,
-                Sent::Expired => Sent::Expired,
-                Sent::Broken(reason) => Sent::Broken(reason),
-            }
+            let sent = connection.send(Payload::Command(&args), safety, until).await;
+            sent.map(|reply| self.spread(reply, indices.len()))
         };
-        let once = safety == Safety::Once;
+        if let Some(error) = router.unanswered(&sent, safety, link.address()) {
+            return (all_failed(indices, error), None);
+        }
         let replies = match sent {
             Sent::Reply(replies) if replies.len() == indices.len() => replies,
             Sent::Reply(_) => {
-                let odd = || shape::unexpected().with_may_have_applied(once);
-                return (all_failed(indices, &odd), None);
+                let once = safety == Safety::Once;
+                let odd = shape::unexpected().with_may_have_applied(once);
+                return (all_failed(indices, odd), None);
             }
-            Sent::Expired => {
-                let expired = || no_answer(router.config().op_timeout).with_may_have_applied(once);
-                return (all_failed(indices, &expired), None);
-            }
-            Sent::Broken(reason) => {
-                let broken = || broken(link.address(), reason).with_may_have_applied(once);
-                return (all_failed(indices, &broken), None);
-            }
-            Sent::Lost if once => {
-                let lost = || lost(link.address()).with_may_have_applied(true);
-                return (all_failed(indices, &lost), None);
-            }
-            Sent::Unsent => return (all_again(indices), None),
             Sent::Lost => return (all_again(indices), Some(lost(link.address()))),
+            _ => return (all_again(indices), None),
         };
         let mut obstacle = None;
         let steps = indices
@@ -315,4 +307,9 @@ impl Batch<'_> {
             _ => Vec::new(),
         }
     }
+}
+
+/// One command for many keys: `MGET` or `DEL`.
+pub(super) fn many<'a>(name: &'a [u8], keys: impl Iterator<Item = &'a [u8]>) -> Vec<&'a [u8]> {
+    std::iter::once(name).chain(keys).collect()
 }
