@@ -172,6 +172,17 @@ fn served(_: u16) -> String {
     "$1\r\nv\r\n".to_owned()
 }
 
+/// A node that serves all slots by its map, and redirects each call to a port.
+async fn redirecting(kind: &'static str, to: u16) -> Fake {
+    node(
+        "aaa",
+        move |_| format!("-{kind} 0 127.0.0.1:{to}\r\n"),
+        |port| slots(&[(0, 16383, "127.0.0.1", port, "aaa")]),
+        Arc::default(),
+    )
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redirect_to_a_node_of_another_cluster() {
     let gets = Arc::new(AtomicU64::new(0));
@@ -184,13 +195,7 @@ async fn a_redirect_to_a_node_of_another_cluster() {
     .await;
     for kind in ["ASK", "MOVED"] {
         let to = other.port();
-        let first = node(
-            "aaa",
-            move |_| format!("-{kind} 0 127.0.0.1:{to}\r\n"),
-            |port| slots(&[(0, 16383, "127.0.0.1", port, "aaa")]),
-            Arc::default(),
-        )
-        .await;
+        let first = redirecting(kind, to).await;
         let store = connect_cluster(vec![first.address()], SHORT).await;
         let error = ends("get", store.get(b"k")).await.expect_err("nobody serves");
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
@@ -217,13 +222,7 @@ async fn a_redirect_to_a_new_node_of_the_cluster() {
     .await;
     for kind in ["ASK", "MOVED"] {
         let to = new.port();
-        let first = node(
-            "aaa",
-            move |_| format!("-{kind} 0 127.0.0.1:{to}\r\n"),
-            |port| slots(&[(0, 16383, "127.0.0.1", port, "aaa")]),
-            Arc::default(),
-        )
-        .await;
+        let first = redirecting(kind, to).await;
         old.store(first.port().into(), Ordering::Relaxed);
         let store = connect_cluster(vec![first.address()], PATIENT).await;
         let value = ends("get", store.get(b"k")).await.expect("the new node is of the cluster");

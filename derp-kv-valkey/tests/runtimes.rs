@@ -40,7 +40,8 @@ fn single() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// A server, the runtime that watches over it, and a store that was connected on a runtime of its own, which is gone.
+/// A server, the runtime that watches over it, and a store that was connected on a runtime which is
+/// gone.
 fn connected() -> (Runtime, Server, ValkeyStore) {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let server = runtime.block_on(Server::start()).unwrap();

@@ -42,7 +42,7 @@ async fn a_write_waits_for_a_paused_server() {
     assert_eq!(stored(&kv, "n").await, 2);
 }
 
-/// What replies `info` on connections since the server began.
+/// How many connections the server has accepted since it began.
 async fn connections(server: &Server) -> u64 {
     server.info("total_connections_received").await.unwrap().parse().unwrap()
 }

@@ -270,18 +270,18 @@ impl Shared {
     async fn open(&self) -> Result<Arc<Connection>, Failure> {
         let mut attempts = FuturesUnordered::new();
         attempts.push(self.attempt());
-        for _ in 1..MOST_ATTEMPTS {
-            match self.io.timeout(BESIDE, attempts.next()).await {
-                Ok(Some(Err(_))) if !attempts.is_empty() => {}
-                Ok(Some(opened)) => return opened,
-                Ok(None) | Err(_) => attempts.push(self.attempt()),
-            }
-        }
+        let mut more = MOST_ATTEMPTS - 1;
         loop {
-            match attempts.next().await {
-                Some(Err(_)) if !attempts.is_empty() => {}
-                Some(opened) => return opened,
-                None => attempts.push(self.attempt()),
+            tokio::select! {
+                Some(opened) = attempts.next() => {
+                    if opened.is_ok() || attempts.is_empty() {
+                        return opened;
+                    }
+                }
+                () = self.io.sleep(BESIDE), if more > 0 => {
+                    more -= 1;
+                    attempts.push(self.attempt());
+                }
             }
         }
     }
@@ -296,9 +296,7 @@ impl Shared {
         loop {
             let next = Instant::now() + backoff.pause();
             match self.open().await {
-                Ok(connection) => {
-                    return connection;
-                }
+                Ok(connection) => return connection,
                 Err(failure) => {
                     self.failed(failure);
                     self.io.sleep_until(next).await;
