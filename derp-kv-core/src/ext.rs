@@ -4,6 +4,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::cache::fill::Fill;
+use crate::cache::freshness::Got;
 use crate::cache::options::GuardedGet;
 use crate::cache::{guarded_get, invalidate};
 use crate::coordinate::lease::Lease;
@@ -47,10 +49,28 @@ pub trait KvStoreExt: KvStore + Clone {
         K: AsRef<[u8]> + Send + Sync,
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<V, E>> + Send,
-        V: Into<Bytes> + Send,
+        V: Into<Fill> + Send,
         E: From<Error> + Send,
     {
         guarded_get::guarded_get(self, key, options, compute)
+    }
+
+    /// [`guarded_get`](Self::guarded_get), and what it knows of the value:
+    /// [`guarded_get_detailed`](crate::guarded_get_detailed).
+    fn guarded_get_detailed<K, F, Fut, V, E>(
+        &self,
+        key: K,
+        options: &GuardedGet,
+        compute: F,
+    ) -> impl Future<Output = Result<Got, E>> + Send
+    where
+        K: AsRef<[u8]> + Send + Sync,
+        F: FnOnce() -> Fut + Send,
+        Fut: Future<Output = Result<V, E>> + Send,
+        V: Into<Fill> + Send,
+        E: From<Error> + Send,
+    {
+        guarded_get::guarded_get_detailed(self, key, options, compute)
     }
 
     /// Removes a cached value for good: [`invalidate`](crate::invalidate).

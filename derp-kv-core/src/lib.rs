@@ -8,6 +8,7 @@
 //! |---|---|
 //! | to read, write, count, compare and swap | the methods of [`KvStore`] |
 //! | a cache whose misses make one query, in any number of processes | [`guarded_get`] |
+//! | a typed cache whose refreshes run in the background, with stale data where the origin fails | [`Cache`] |
 //! | to change what is cached, against computations under way | [`invalidate`], [`refresh`] |
 //! | an endpoint that runs once for each idempotency key | [`idempotent_execute`] |
 //! | to handle each webhook once, or at most once | [`process_once`], [`already_processed`] |
@@ -43,7 +44,11 @@ mod rate_limit;
 mod singleflight;
 mod store;
 
-pub use cache::guarded_get::guarded_get;
+pub use cache::codec::{Codec, Json, Raw};
+pub use cache::fill::{Fill, IntoFill};
+pub use cache::freshness::{Freshness, Got, Source, StaleCause};
+pub use cache::guarded_get::{guarded_get, guarded_get_detailed};
+pub use cache::handle::Cache;
 pub use cache::invalidate::{invalidate, refresh};
 pub use cache::options::{GuardedGet, OnStoreError};
 pub use coordinate::lease::Lease;

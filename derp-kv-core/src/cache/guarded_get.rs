@@ -1,19 +1,17 @@
-use std::time::Duration;
-
 use bytes::Bytes;
 
-use crate::cache::options::{GuardedGet, OnStoreError};
-use crate::coordinate::contention::{Contention, Patience, Turn};
-use crate::coordinate::keys::check_cache_key;
-use crate::coordinate::lease::Lease;
-use crate::coordinate::run_to_end::RunToEnd;
-use crate::coordinate::work::Lead;
+use crate::cache::duty::Computed;
+use crate::cache::fill::Fill;
+use crate::cache::freshness::{Age, Got, Source, StaleCause};
+use crate::cache::lookup::{Asked, Lookup, OPERATION};
+use crate::cache::options::GuardedGet;
+use crate::cache::refresh::{Claimed, joined, serve};
 use crate::error::{Error, ErrorKind, Result};
-use crate::operation::Operation;
-use crate::singleflight::flights::Purpose;
+#[cfg(feature = "mutants")]
+use crate::singleflight::mutant::Mutant;
 use crate::store::kv_store::KvStore;
-
-const OPERATION: Operation = Operation::GuardedGet;
+#[cfg(feature = "mutants")]
+use crate::store::mutant;
 
 /// Reads `key`, or computes its value once for everybody and keeps it.
 ///
@@ -39,8 +37,8 @@ const OPERATION: Operation = Operation::GuardedGet;
 ///
 /// # What is guaranteed, and what not
 ///
-/// * A hit is one command, an uncontended miss at most five. Callers in one process share one flight
-///   (singleflight): one of them looks at the store for all, one computes.
+/// * A hit is one command, fresh or stale, an uncontended miss or refresh at most five. Callers in one
+///   process share one flight (singleflight): one of them looks at the store for all, one computes.
 /// * While a living holder computes, nobody else does, for `lock_ttl`. After that one more caller of
 ///   each process computes as well, and after each further `lock_ttl` yet another: no caller waits
 ///   without bound behind another one's code. What is computed beside a holder goes to the callers
@@ -53,14 +51,24 @@ const OPERATION: Operation = Operation::GuardedGet;
 /// * A computation that fails is not cached. Its error goes to its own caller, and every other caller
 ///   that waited for it in this process gets [`Failing`](crate::ErrorKind::Failing) at once, so that
 ///   N callers of a failing origin make one computation. The lock is free then, and the next caller
-///   computes. "Not found" is better made a value: an absence that is cached is asked for once.
+///   computes; with [`backoff`](GuardedGet::backoff) it is left as a cool-down, `!token`, and until that
+///   expires nobody in any process computes, and callers get `Failing` at once, with the time that is
+///   left. "Not found" is better made a value: an absence that is cached is asked for once.
+/// * With [`stale`](GuardedGet::stale) or [`early`](GuardedGet::early), one caller of all processes
+///   refreshes a value that is there, under the same lock, and everybody else gets it as it is, at once.
+///   Here the one who refreshes waits for its own computation; with [`Cache`](crate::Cache) nobody does.
+///   Where the refresh fails, it gets the value that was there like everybody else; nothing is written to
+///   the value then, so its end does not move. Nothing is ever served when it is older than TTL and stale
+///   time together. Between two tries of one process to take the lock lies at least `retry_delay`.
+/// * What is computed may say for how long it is kept, and whether at all: [`Fill`].
 /// * Those who wait see a value that anybody stores within `retry_delay`.
 /// * [`invalidate`](crate::KvStoreExt::invalidate) and [`refresh`](crate::KvStoreExt::refresh) win
 ///   over computations that began before, but for a round trip: a holder that finds its lease gone
 ///   takes its value back. A holder that dies in between, or cannot reach the store, leaves it to
 ///   its TTL. What was computed beside a holder is never stored, but a caller of its process that
-///   waits for it may get it, also after an invalidation in another process. A plain [`set`](KvStore::set) or [`delete`](KvStore::delete) does **not** stop a
-///   computation under way: its older value is stored over the newer one, or comes back.
+///   waits for it may get it, also after an invalidation in another process. A plain
+///   [`set`](KvStore::set) or [`delete`](KvStore::delete) does **not** stop a computation under way: its
+///   older value is stored over the newer one, or comes back.
 /// * Called for the same key inside `compute`, in the same task, it computes at once, where the store
 ///   has [`flights`](KvStore::flights). In a task that `compute` spawned and waits for, and on a store
 ///   without, it does so after `lock_ttl` for each depth.
@@ -82,9 +90,10 @@ const OPERATION: Operation = Operation::GuardedGet;
 ///
 /// * those of reading and locking; see [`OnStoreError`](crate::OnStoreError). That a computed value
 ///   cannot be kept is no error.
-/// * [`Failing`](crate::ErrorKind::Failing) where the computation of another caller failed.
+/// * [`Failing`](crate::ErrorKind::Failing) where the computation of another caller failed, and during a
+///   cool-down; [`retry_after`](Error::retry_after) says when it is tried again, where that is known.
 /// * [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a reserved key and an option out of
-///   range, before anything is done.
+///   range or that does not go with another one, before anything is done. The error names it.
 /// * [`Unsupported`](crate::ErrorKind::Unsupported) on a miss outside of a tokio runtime. Its timers
 ///   must be enabled, or tokio panics and says so.
 ///
@@ -117,129 +126,111 @@ where
     K: AsRef<[u8]>,
     F: FnOnce() -> Fut,
     Fut: Future<Output = Result<V, E>>,
-    V: Into<Bytes>,
+    V: Into<Fill>,
     E: From<Error>,
 {
-    let key = key.as_ref();
-    let options = check_cache_key(key)
-        .and_then(|()| options.checked())
-        .map_err(|error| error.with_operation(OPERATION))?;
-    let contention = Contention {
-        store,
-        key,
-        operation: OPERATION,
-        purpose: Purpose::Cached,
-        tag: None,
-        lock_ttl: options.lock_ttl,
-        retry_delay: options.retry_delay,
-        patience: Patience::ThenBeside {
-            although_the_store_fails: options.on_store_error == OnStoreError::Compute,
-        },
-    };
-    match contention.turn().await {
-        Turn::Found(value) => Ok(value),
-        Turn::Lead(mut lead) => {
-            let value: Bytes = lead.work(compute()).await?.into();
-            let kept = keep(&contention, &mut lead, options.ttl, &value).await;
-            if kept {
-                lead.land(value.clone());
-            }
-            // Where the lease was lost, the value may be older than what is there by now: the
-            // caller who computed it gets it, and the others look for themselves.
-            Ok(value)
-        }
-        Turn::Beside(beside) => {
-            let unkept = beside.unkept();
-            let value = beside.work(async { Ok::<Bytes, E>(compute().await?.into()) }).await?;
-            if let Some(why) = unkept {
-                contention.not_kept(why);
-            }
-            Ok(value)
-        }
-        Turn::Refused(error) => Err(error.into()),
-    }
+    guarded_get_detailed(store, key, options, compute).await.map(|got| got.value)
 }
 
-/// Stores the value, unless the lease is lost or the value out of date, and frees the lock. Tells
-/// whether the lease was held to the end.
-async fn keep<S: KvStore + Clone>(
-    contention: &Contention<'_, S>,
-    lead: &mut Lead,
-    ttl: Option<Duration>,
-    value: &Bytes,
-) -> bool {
-    let Some(lease) = lead.end() else { return false };
-    let outdated = lead.is_outdated();
-    let store = contention.store.clone();
-    let (key, value) = (Bytes::copy_from_slice(contention.key), value.clone());
-    // Half of this must not stay undone when the caller goes away.
-    let storing = async move {
-        if outdated {
-            let _ = lease.release().await;
-            return Stored::Lost;
-        }
-        store_fenced(store, key, value, ttl, lease).await
-    };
-    match RunToEnd::new(storing).await {
-        Stored::Kept => true,
-        Stored::Refused(error) => {
-            contention.not_kept(error.kind());
-            true
-        }
-        Stored::Lost => {
-            contention.not_kept(ErrorKind::Held);
-            false
-        }
-    }
-}
-
-/// What became of a computed value.
-enum Stored {
-    Kept,
-    /// The store did not take it, or did not say that it did.
-    Refused(Error),
-    /// The lease was not held to the end: something newer may be there.
-    Lost,
-}
-
-/// Stores the value, and takes it back where the lease was not held to the end.
+/// [`guarded_get`], and what it knows of the value: whether it is stale, and where it comes from.
 ///
-/// `invalidate` and `refresh` delete the lock before they touch the value. So either the release
-/// below finds the lock gone, or the value was stored before their write.
+/// # Errors
 ///
-/// The value is at hand: that it could not be kept is no reason to fail anybody, or to keep them
-/// waiting. What is left to do after a failure is done in the background, and where the store cannot
-/// be reached, the value lives as long as its TTL.
-async fn store_fenced<S: KvStore + Clone>(
-    store: S,
-    key: Bytes,
-    value: Bytes,
-    ttl: Option<Duration>,
-    lease: Lease,
-) -> Stored {
-    if lease.is_lost() {
-        return Stored::Lost;
+/// As [`guarded_get`].
+///
+/// # Cancel safety
+///
+/// As [`guarded_get`].
+///
+/// # Examples
+///
+/// ```
+/// # use std::time::Duration;
+/// use derp_kv_core::{Freshness, GuardedGet, KvStoreExt, Source};
+/// # #[tokio::main] async fn main() -> anyhow::Result<()> {
+/// # let kv = derp_kv_memory::MemoryStore::new();
+/// let options = GuardedGet::new(Duration::from_secs(300));
+/// let compute = || async { anyhow::Ok("a page") };
+/// let first = kv.guarded_get_detailed("page", &options, compute).await?;
+/// assert_eq!((first.freshness, first.source), (Freshness::Fresh, Source::Computed));
+/// let again = kv.guarded_get_detailed("page", &options, compute).await?;
+/// assert_eq!(again.source, Source::Store);
+/// # Ok(()) }
+/// ```
+pub async fn guarded_get_detailed<S, K, F, Fut, V, E>(
+    store: &S,
+    key: K,
+    options: &GuardedGet,
+    compute: F,
+) -> Result<Got, E>
+where
+    S: KvStore + Clone,
+    K: AsRef<[u8]>,
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<V, E>>,
+    V: Into<Fill>,
+    E: From<Error>,
+{
+    if options.soft_timeout.is_some() {
+        let message =
+            "`soft_timeout` needs a computation that can go on without its caller: use `Cache`";
+        let error = Error::new(ErrorKind::InvalidArgument, message);
+        return Err(error.with_operation(OPERATION).into());
     }
-    if let Err(error) = store.set(&key, &value, ttl).await {
-        let untouched = !error.may_have_applied();
-        lease.release_detached(move |freed| async move {
-            if !untouched && !matches!(freed, Ok(true)) {
-                let _ = store.compare_and_delete(&key, &value).await;
+    let lookup = Lookup::new(store, key.as_ref(), options)?;
+    loop {
+        let (entry, window) = match lookup.ask().await {
+            Asked::Found(entry) => (entry, lookup.options.window(lookup.options.ttl)),
+            Asked::Landed(entry) => {
+                match joined(&entry, lookup.options.window(lookup.options.ttl)) {
+                    Some(got) => return Ok(got),
+                    None => continue,
+                }
             }
-        });
-        return Stored::Refused(error);
-    }
-    match lease.release().await {
-        Ok(true) => Stored::Kept,
-        Ok(false) => {
-            let _ = store.compare_and_delete(&key, &value).await;
-            Stored::Lost
+            Asked::Duty(duty) => {
+                let value = duty.run(fill(compute)).await?;
+                return Ok(Got::fresh(value, Source::Computed));
+            }
+            Asked::Refused(error) => return Err(error.into()),
+        };
+        if window.age(entry.left()) == Age::Fresh {
+            return Ok(Got::fresh(entry.value, Source::Store));
         }
-        // Whether it was held to the end, nobody knows. Taken back later, the value would go away
-        // under whoever has read it meanwhile.
-        Err(error) => {
-            let _ = store.compare_and_delete(&key, &value).await;
-            Stored::Refused(error)
+        let (entry, cause) = match lookup.board_refresh(window, &entry) {
+            Err(cause) => (entry, cause),
+            Ok(refresh) => match refresh.claim(&entry).await {
+                Claimed::Not(cause) => (entry, cause),
+                Claimed::Already(newer) => (newer, StaleCause::Refreshing),
+                Claimed::Duty { duty, seen } => {
+                    return match duty.run(fill(compute)).await {
+                        Ok(value) => Ok(Got::fresh(value, Source::Computed)),
+                        #[cfg(feature = "mutants")]
+                        Err(error) if mutant::is(store, Mutant::FailsWithTheRefresh) => Err(error),
+                        #[cfg(feature = "mutants")]
+                        Err(error) if mutant::is(store, Mutant::ServesPastTheWindow) => {
+                            let seen = seen.map(|seen| Got::fresh(seen.value, Source::Store));
+                            seen.ok_or(error)
+                        }
+                        Err(error) => seen
+                            .and_then(|seen| serve(&seen, window, StaleCause::Failed))
+                            .ok_or(error),
+                    };
+                }
+            },
+        };
+        if let Some(got) = serve(&entry, window, cause) {
+            return Ok(got);
         }
+        // It went away meanwhile.
     }
+}
+
+async fn fill<F, Fut, V, E>(compute: F) -> Result<Computed<Bytes>, E>
+where
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<V, E>>,
+    V: Into<Fill>,
+{
+    let fill: Fill = compute().await?.into();
+    Ok(Computed { value: fill.value.clone(), fill: Ok(fill) })
 }

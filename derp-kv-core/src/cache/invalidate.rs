@@ -6,16 +6,20 @@ use crate::coordinate::keys::{check_cache_key, lock_key};
 use crate::error::{Error, Result};
 use crate::operation::Operation;
 use crate::singleflight::flights::Purpose;
+#[cfg(feature = "mutants")]
+use crate::singleflight::mutant::Mutant;
 use crate::store::kv_store::KvStore;
+#[cfg(feature = "mutants")]
+use crate::store::mutant;
 use crate::store::ttl::Ttl;
 
 /// Removes a cached value, and tells whether there was one, so that no computation that began
-/// before can bring an older value back.
+/// before can bring an older value back. A cool-down after a failed computation ends, too.
 ///
 /// A plain [`delete`](KvStore::delete) does not stop a computation under way, whose older value
 /// then comes back. Where the new value is at hand, [`refresh`] stores it in the same step.
 ///
-/// Laws: `helpers::invalidate_wins`.
+/// Laws: `helpers::invalidate_wins`, `cache::invalidate_wins_over_a_refresh`.
 ///
 /// # Errors
 ///
@@ -48,6 +52,13 @@ where
     check_cache_key(key).map_err(named)?;
     outdate(store, key, None);
     // The lock first: a holder that stores afterwards finds it gone, and takes its value back.
+    #[cfg(feature = "mutants")]
+    if mutant::is(store, Mutant::LeavesCoolDowns)
+        && let Some(lock) = store.get(&lock_key(key)).await?
+        && crate::coordinate::cooldown::is_one(&lock)
+    {
+        return store.delete(key).await;
+    }
     let lock = store.delete(&lock_key(key)).await;
     let value = store.delete(key).await;
     outdate(store, key, None);
@@ -63,6 +74,10 @@ where
 /// It is the write-through of the cache: after a change of the data, the new value is stored and
 /// given to all who wait for it in this process. A plain [`set`](KvStore::set) does not stop a
 /// computation under way, whose older value would then replace the newer one.
+///
+/// `ttl` is how long the key stays. Where its callers name a stale time, that is TTL and stale time
+/// together, as [`GuardedGet::stored_for`](crate::GuardedGet::stored_for) says;
+/// [`Cache::put`](crate::Cache::put) does it by itself.
 ///
 /// # What is guaranteed, and what not
 ///
@@ -123,10 +138,16 @@ where
 /// It is called before the store is changed, so that nothing more is stored, and after it, so that
 /// nobody shares what was read from the store just before.
 fn outdate<S: KvStore + ?Sized>(store: &S, key: &[u8], newer: Option<&[u8]>) {
-    let detached = store.flights().and_then(|flights| flights.detach(Purpose::Cached, key));
-    let Some(flight) = detached else { return };
-    flight.outdate();
-    if let Some(value) = newer {
-        flight.land(Bytes::copy_from_slice(value));
+    let Some(flights) = store.flights() else { return };
+    for purpose in [Purpose::Cached, Purpose::Refreshed] {
+        #[cfg(feature = "mutants")]
+        if matches!(purpose, Purpose::Refreshed) && flights.is(Mutant::OutdatesNoRefresh) {
+            continue;
+        }
+        let Some(flight) = flights.detach(purpose, key) else { continue };
+        flight.outdate();
+        if let Some(value) = newer {
+            flight.land(Bytes::copy_from_slice(value), None);
+        }
     }
 }

@@ -1,9 +1,6 @@
-use std::time::Duration;
-
-use bytes::Bytes;
-
+use crate::coordinate::entry::{Entry, Reading};
 use crate::coordinate::keys::lock_key;
-use crate::coordinate::lease::{Acquired, Lease};
+use crate::coordinate::lease::{Acquired, Lease, Terms};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::kv_store::KvStore;
 
@@ -12,7 +9,7 @@ pub(crate) enum Claim {
     /// The work is the caller's: it holds the lock, and its result is not there.
     Locked(Lease),
     /// The result is there.
-    Found(Bytes),
+    Found(Entry),
     /// Somebody else does the work.
     Held,
     /// The store is slower than the lock lasts: it was the caller's, and has run out.
@@ -23,16 +20,17 @@ pub(crate) enum Claim {
 pub(crate) async fn claim<S: KvStore + Clone>(
     store: &S,
     key: &[u8],
+    reading: Reading<'_>,
     tag: Option<&str>,
-    lock_ttl: Duration,
+    lease: Terms,
 ) -> Result<Claim> {
-    let lease = match Lease::acquire(store, lock_key(key), tag, lock_ttl).await? {
+    let lease = match Lease::acquire(store, lock_key(key), tag, lease).await? {
         Acquired::Lease(lease) => lease,
         Acquired::Held => return Ok(Claim::Held),
         Acquired::Late => return Ok(Claim::Late),
     };
     // The holder before may have finished between the caller's look and its lock.
-    match store.get(key).await? {
+    match reading.read(store, key).await? {
         Some(result) => {
             // Whether it could be released matters to nobody: the result is there.
             let _ = lease.release().await;

@@ -6,9 +6,11 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::coordinate::claim::{Claim, claim, too_slow};
+use crate::coordinate::cooldown;
+use crate::coordinate::entry::{Entry, Reading};
 use crate::coordinate::keys::lock_key;
-use crate::coordinate::lease::{Lease, check_runtime};
-use crate::coordinate::nesting::is_computing;
+use crate::coordinate::lease::{Lease, Terms, check_runtime};
+use crate::coordinate::nesting::{is_computing, is_nested};
 use crate::coordinate::work::{Beside, Lead};
 use crate::error::{Error, ErrorKind, Result};
 use crate::operation::Operation;
@@ -18,17 +20,17 @@ use crate::singleflight::flights::{Purpose, Seat};
 use crate::singleflight::mutant::Mutant;
 use crate::singleflight::state::{Call, Sighting};
 use crate::store::kv_store::KvStore;
-use crate::store::observer::Event;
 
 /// One caller that wants the result behind a key, found or worked out by exactly one.
 pub(crate) struct Contention<'a, S> {
     pub(crate) store: &'a S,
     pub(crate) key: &'a [u8],
+    pub(crate) reading: Reading<'a>,
     pub(crate) operation: Operation,
     pub(crate) purpose: Purpose,
     /// What tells this request from others with the same key.
     pub(crate) tag: Option<&'a str>,
-    pub(crate) lock_ttl: Duration,
+    pub(crate) lease: Terms,
     pub(crate) retry_delay: Duration,
     pub(crate) patience: Patience,
 }
@@ -47,8 +49,10 @@ pub(crate) enum Patience {
 
 /// What is the caller's to do, after all waiting.
 pub(crate) enum Turn {
-    /// To return the result: it is in the store, or another caller in this process had it.
-    Found(Bytes),
+    /// To return the result, which is in the store.
+    Found(Entry),
+    /// To return the result, which another caller in this process had.
+    Landed(Entry),
     /// To work, under the lock's lease.
     Lead(Lead),
     /// To work although somebody else may be at it, and to store nothing.
@@ -60,7 +64,7 @@ pub(crate) enum Turn {
 
 /// What came of a caller's watch.
 enum Watched {
-    Found(Bytes),
+    Found(Entry),
     /// The lead is the caller's.
     Locked(Lease),
     Refused(Error),
@@ -71,11 +75,13 @@ enum Watched {
 
 /// What a look at the store came to.
 enum Look {
-    Found(Bytes),
+    Found(Entry),
     Locked(Lease),
     /// The lock has been its living holder's for `lock_ttl`.
     Outwaited,
     AnotherRequest,
+    /// The work failed elsewhere, and is not to be tried before this moment.
+    CoolingDown(Instant),
     Nothing,
 }
 
@@ -114,6 +120,51 @@ impl<S: KvStore + Clone> Contention<'_, S> {
         }
     }
 
+    /// The caller's turn where it comes without waiting for anybody, for a caller that has seen that the
+    /// result is not there, or that the store is `down`. None where somebody else is at work, or the
+    /// store fails: [`turn`](Self::turn) knows what to do then.
+    pub(crate) async fn turn_at_once(&self, down: Option<ErrorKind>) -> Option<Turn> {
+        self.check_runtime().ok()?;
+        let seat = match self.store.flights() {
+            None => Seat::alone(),
+            Some(flights) => flights.open(self.purpose, self.key, None).ok()?,
+        };
+        let aboard = Aboard::new(seat);
+        if let Some(ignored) = self.reading.ignored {
+            aboard.flight().ignore(Bytes::copy_from_slice(ignored));
+        }
+        let claimed = match down {
+            Some(kind) => Err(kind),
+            None => claim(self.store, self.key, self.reading, self.tag, self.lease)
+                .await
+                .map_err(|error| error.kind()),
+        };
+        match claimed {
+            Ok(Claim::Locked(lease)) => {
+                aboard.take_lead();
+                aboard.mark(self.tag);
+                Some(Turn::Lead(Lead::new(aboard, lease)))
+            }
+            Ok(Claim::Found(result)) => {
+                aboard.land(result.value.clone(), result.gone_at);
+                Some(Turn::Found(result))
+            }
+            Ok(Claim::Held | Claim::Late) => None,
+            Err(kind) if self.works_although(kind) => {
+                aboard.cannot_keep(kind);
+                aboard.take_place(self.lease.ttl).then(|| Turn::Beside(Beside::new(aboard)))
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// Whether a store that fails so on a lock is no reason to fail the caller.
+    fn works_although(&self, kind: ErrorKind) -> bool {
+        // A store that takes no lock, for it is full or read-only, is no reason to fail a read.
+        let unlockable = matches!(kind, ErrorKind::Full | ErrorKind::ReadOnly);
+        self.works_although_the_store_fails() || self.works_beside() && unlockable
+    }
+
     /// Boards the flight of the key. Whoever finds none under way asks the store before opening one.
     async fn board(&self) -> Result<Aboard, Turn> {
         let flights = self.store.flights();
@@ -123,7 +174,7 @@ impl<S: KvStore + Clone> Contention<'_, S> {
             self.check_runtime()?;
             return Ok(Aboard::new(seat));
         }
-        let down = match self.read().await {
+        let down = match self.read(self.reading).await {
             Ok(Some(result)) => return Err(Turn::Found(result)),
             Ok(None) => None,
             Err(error) if self.works_although_the_store_fails() => Some(error.kind()),
@@ -133,16 +184,19 @@ impl<S: KvStore + Clone> Contention<'_, S> {
         let seat =
             flights.map_or_else(Seat::alone, |flights| flights.board(self.purpose, self.key));
         let aboard = Aboard::new(seat);
+        if let Some(ignored) = self.reading.ignored {
+            aboard.flight().ignore(Bytes::copy_from_slice(ignored));
+        }
         if let Some(why) = down {
             aboard.cannot_keep(why);
-            aboard.open_place(self.lock_ttl);
+            aboard.open_place(self.lease.ttl);
         }
         Ok(aboard)
     }
 
     /// Waits aboard. An error is the store's, as another caller aboard has seen it.
     async fn wait(&self, mut aboard: Aboard) -> Result<Turn> {
-        if is_computing(aboard.flight()) {
+        if self.is_inside(&aboard) {
             aboard.stop_waiting();
             return Ok(match self.patience {
                 Patience::ThenBeside { .. } => Turn::Beside(Beside::new(aboard)),
@@ -156,9 +210,11 @@ impl<S: KvStore + Clone> Contention<'_, S> {
             }
             match self.until_given_up(aboard.called(self.idle())).await {
                 None => return Ok(Turn::Refused(self.given_up(&aboard))),
-                Some(Call::Landed(result)) => return Ok(Turn::Found(result)),
-                Some(Call::Failed { by_leader }) => {
-                    return Ok(Turn::Refused(self.failing(by_leader)));
+                Some(Call::Landed { value, gone_at }) => {
+                    return Ok(Turn::Landed(Entry::new(value, gone_at)));
+                }
+                Some(Call::Failed { again_at }) => {
+                    return Ok(Turn::Refused(self.failing(again_at)));
                 }
                 Some(Call::Broken(error)) => return Err(error),
                 Some(Call::Lead(baton)) => match baton.downcast::<Lease>() {
@@ -198,7 +254,7 @@ impl<S: KvStore + Clone> Contention<'_, S> {
             biased;
             () = aboard.called_away() => return Watched::Nothing,
             () = until(self.place_opens(aboard)) => {
-                aboard.open_place(self.lock_ttl);
+                aboard.open_place(self.lease.ttl);
                 return Watched::Nothing;
             }
             look = self.until_given_up(self.look(aboard, looker)) => look,
@@ -207,7 +263,7 @@ impl<S: KvStore + Clone> Contention<'_, S> {
             None => Watched::GaveUp,
             Some(Ok(Look::Nothing)) => Watched::Nothing,
             Some(Ok(Look::Found(result))) => {
-                aboard.land(result.clone());
+                aboard.land(result.value.clone(), result.gone_at);
                 Watched::Found(result)
             }
             // A newer caller has more time left than the one who had to wait for the lock.
@@ -217,20 +273,35 @@ impl<S: KvStore + Clone> Contention<'_, S> {
             }
             Some(Ok(Look::Locked(lease))) => Watched::Locked(lease),
             Some(Ok(Look::Outwaited)) => {
-                aboard.open_place(self.lock_ttl);
+                aboard.open_place(self.lease.ttl);
                 Watched::Nothing
+            }
+            Some(Ok(Look::CoolingDown(until))) => {
+                aboard.fail(Some(until));
+                Watched::Refused(self.failing(Some(until)))
             }
             Some(Ok(Look::AnotherRequest)) => Watched::Refused(self.another_request()),
             Some(Err(error)) => self.look_failed(aboard, error).await,
         }
     }
 
+    /// Whether this caller is inside a computation of the key, which a wait would keep from ending.
+    fn is_inside(&self, aboard: &Aboard) -> bool {
+        if !is_nested() {
+            return false;
+        }
+        let refresh = self.store.flights().and_then(|flights| match self.purpose {
+            // Of a value that has gone away since: the lock is the refresh's.
+            Purpose::Cached => flights.find(Purpose::Refreshed, self.key),
+            Purpose::Refreshed | Purpose::Idempotent => None,
+        });
+        is_computing(aboard.flight()) || refresh.as_ref().is_some_and(is_computing)
+    }
+
     async fn look_failed(&self, aboard: &Aboard, error: Error) -> Watched {
-        // A store that takes no lock, for it is full or read-only, is no reason to fail a read.
-        let unlockable = matches!(error.kind(), ErrorKind::Full | ErrorKind::ReadOnly);
-        if self.works_although_the_store_fails() || self.works_beside() && unlockable {
+        if self.works_although(error.kind()) {
             aboard.cannot_keep(error.kind());
-            aboard.open_place(self.lock_ttl);
+            aboard.open_place(self.lease.ttl);
         } else if aboard.led_since().is_none() {
             aboard.break_up(&error);
             return Watched::Refused(error.with_operation(self.operation));
@@ -247,21 +318,16 @@ impl<S: KvStore + Clone> Contention<'_, S> {
         Watched::Nothing
     }
 
-    /// Tells the observer that a value goes to its caller alone.
-    pub(crate) fn not_kept(&self, kind: ErrorKind) {
-        if let Some(observer) = self.store.observer() {
-            observer.event(Event::NotKept { operation: self.operation, kind });
-        }
-    }
-
     /// Looks at the store once, and waits for a change where there is nothing to do.
     ///
     /// While a caller of this process computes, its value comes within the process. What anybody else
     /// stores is worth a look now and then, and no subscription.
     async fn look(&self, aboard: &Aboard, looker: &mut Looker) -> Result<Look> {
+        let ignored = aboard.flight().ignored();
+        let reading = self.reading_with(ignored.as_deref());
         if aboard.led_since().is_none() {
             let began = Instant::now();
-            match claim(self.store, self.key, self.tag, self.lock_ttl).await? {
+            match claim(self.store, self.key, reading, self.tag, self.lease).await? {
                 Claim::Locked(lease) => return Ok(Look::Locked(lease)),
                 Claim::Found(result) => return Ok(Look::Found(result)),
                 Claim::Held => {
@@ -276,7 +342,7 @@ impl<S: KvStore + Clone> Contention<'_, S> {
                 Claim::Late if aboard.is(Mutant::TakesLateForHeld) => {}
                 Claim::Late => {
                     let late_since = *looker.late_since.get_or_insert(began);
-                    if self.works_beside() && late_since.elapsed() >= self.lock_ttl {
+                    if self.works_beside() && late_since.elapsed() >= self.lease.ttl {
                         aboard.cannot_keep(ErrorKind::Timeout);
                         return Ok(Look::Outwaited);
                     }
@@ -287,35 +353,37 @@ impl<S: KvStore + Clone> Contention<'_, S> {
         if aboard.led_since().is_some() {
             sleep(self.retry_delay).await;
         } else {
-            self.store.wait_for_change(self.key, None, self.retry_delay).await;
+            self.store.wait_for_change(self.key, reading.ignored, self.retry_delay).await;
         }
-        Ok(self.read().await?.map_or(Look::Nothing, Look::Found))
+        Ok(self.read(reading).await?.map_or(Look::Nothing, Look::Found))
     }
 
-    /// Looks at the lock that somebody else holds: whose it is, and whether its holder lives and has
-    /// been waited for long enough.
+    /// Looks at the lock that somebody else holds: whose it is, whether it is a cool-down, and whether
+    /// its holder lives and has been waited for long enough.
     ///
     /// A holder that died leaves its lock for a while. So after `lock_ttl` the lock's expiry is
     /// noted, and only a renewal *after that* shows a holder that is alive. Of a dead one the lock
     /// expires instead, and one of all those who contend for it succeeds.
     async fn look_at_lock(&self, aboard: &Aboard) -> Result<Look> {
-        let sighting = aboard.sighting();
-        let due = match (&sighting, self.patience) {
-            (_, Patience::Until(_)) => self.tag.is_some(),
-            (None, _) => true,
-            (Some(sighting), _) => sighting.since.elapsed() >= self.lock_ttl,
-        };
-        if !due {
+        if !self.works_beside() && self.tag.is_none() {
             return Ok(Look::Nothing);
         }
         let asked = Instant::now();
         let Some((holder, expiry)) = self.store.get_with_ttl(&lock_key(self.key)).await? else {
             return Ok(Look::Nothing);
         };
+        let now = Instant::now();
+        let cools_down = cooldown::is_one(&holder);
+        #[cfg(feature = "mutants")]
+        let cools_down = cools_down || aboard.is(Mutant::TakesLocksForCoolDowns);
+        if cools_down {
+            let left = expiry.remaining().unwrap_or(self.lease.ttl);
+            return Ok(Look::CoolingDown(now + cooldown::lasts(left)));
+        }
         if self.is_another_request(tag_of_lock(&holder)) {
             return Ok(Look::AnotherRequest);
         }
-        let now = Instant::now();
+        let sighting = aboard.sighting();
         let (anybody_since, known) = match sighting {
             Some(sighting) => {
                 (sighting.anybody_since, (sighting.holder == holder).then_some(sighting))
@@ -331,12 +399,12 @@ impl<S: KvStore + Clone> Contention<'_, S> {
             }
             // One holder after the other, each for less than `lock_ttl`, must not keep a caller for
             // ever. The one successor of a holder that died comes sooner than this.
-            let outwaited = anybody_since.elapsed() >= self.lock_ttl.saturating_mul(2);
+            let outwaited = anybody_since.elapsed() >= self.lease.ttl.saturating_mul(2);
             let anybody_since = if outwaited { now } else { anybody_since };
             aboard.sight(Sighting { holder, since: now, anybody_since, expires: None });
             return Ok(if outwaited { Look::Outwaited } else { Look::Nothing });
         };
-        if since.elapsed() < self.lock_ttl {
+        if since.elapsed() < self.lease.ttl {
             return Ok(Look::Nothing);
         }
         // However long the answer took, the lock expires between these two.
@@ -346,13 +414,13 @@ impl<S: KvStore + Clone> Contention<'_, S> {
             // A lock that never expires has no holder that could be dead.
             (_, None) => true,
             // One that lasts for longer than this caller's own may be renewed too rarely to tell.
-            (_, Some(earliest)) if earliest > now + self.lock_ttl => {
-                since.elapsed() >= self.lock_ttl.saturating_mul(2)
+            (_, Some(earliest)) if earliest > now + self.lease.ttl => {
+                since.elapsed() >= self.lease.ttl.saturating_mul(2)
             }
             (None, Some(_)) => false,
             // A renewal moves it by a third of a TTL.
             (Some(noted), Some(earliest)) => {
-                earliest.saturating_duration_since(noted) > self.lock_ttl / 6
+                earliest.saturating_duration_since(noted) > self.lease.ttl / 6
             }
         };
         if lives {
@@ -373,12 +441,12 @@ impl<S: KvStore + Clone> Contention<'_, S> {
     /// After which the one who has the watch is taken for a caller that is not polled: longer than a
     /// look takes that finds nothing.
     fn idle(&self) -> Duration {
-        self.lock_ttl.max(self.retry_delay.saturating_mul(2))
+        self.lease.ttl.max(self.retry_delay.saturating_mul(2))
     }
 
     fn place_opens(&self, aboard: &Aboard) -> Option<Instant> {
         match self.patience {
-            Patience::ThenBeside { .. } => aboard.place_opens(self.lock_ttl),
+            Patience::ThenBeside { .. } => aboard.place_opens(self.lease.ttl),
             Patience::Until(_) => None,
         }
     }
@@ -412,11 +480,14 @@ impl<S: KvStore + Clone> Contention<'_, S> {
         Error::new(kind, message).with_operation(self.operation)
     }
 
-    /// Where the leader failed, the lock is free, and it is tried again as soon as anybody asks.
-    fn failing(&self, by_leader: bool) -> Error {
-        let message = "the work of another caller, which this one waited for, failed";
+    /// What a caller hears where the work failed for another one.
+    fn failing(&self, again_at: Option<Instant>) -> Error {
+        let message = "the last computation behind this key failed";
         let error = self.error(ErrorKind::Failing, message);
-        if by_leader { error.with_retry_after(Duration::ZERO) } else { error }
+        match again_at {
+            Some(at) => error.with_retry_after(at.saturating_duration_since(Instant::now())),
+            None => error,
+        }
     }
 
     /// What a caller hears whose patience has ended.
@@ -434,15 +505,21 @@ impl<S: KvStore + Clone> Contention<'_, S> {
 
     pub(crate) fn in_progress(&self) -> Error {
         self.error(ErrorKind::InProgress, "another caller is still at work")
-            .with_retry_after(self.lock_ttl)
+            .with_retry_after(self.lease.ttl)
     }
 
     fn another_request(&self) -> Error {
         self.error(ErrorKind::KeyReused, "this key was used for another request")
     }
 
-    async fn read(&self) -> Result<Option<Bytes>> {
-        self.store.get(self.key).await.map_err(|error| error.with_operation(self.operation))
+    /// What one of those aboard cannot decode counts as none for all of them.
+    fn reading_with<'r>(&'r self, ignored: Option<&'r [u8]>) -> Reading<'r> {
+        Reading { ignored: ignored.or(self.reading.ignored), ..self.reading }
+    }
+
+    async fn read(&self, reading: Reading<'_>) -> Result<Option<Entry>> {
+        let found = reading.read(self.store, self.key).await;
+        found.map_err(|error| error.with_operation(self.operation))
     }
 }
 

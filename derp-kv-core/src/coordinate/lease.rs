@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
+use crate::coordinate::cooldown;
 use crate::coordinate::renewal::{self, Hold, now_on};
 use crate::coordinate::run_to_end::run_detached;
 use crate::coordinate::token::token;
@@ -86,6 +87,23 @@ pub struct Lease {
     held: bool,
 }
 
+/// For how long a lease is taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    /// How long the lock outlives a holder that crashed.
+    pub(crate) ttl: Duration,
+    /// For how long it is renewed, unless [`renew_for`](Lease::renew_for) says longer; none where there
+    /// is no end.
+    pub(crate) renewed_for: Option<Duration>,
+}
+
+impl Terms {
+    /// A lease that is renewed until it is freed.
+    pub(crate) fn unlimited(ttl: Duration) -> Self {
+        Self { ttl, renewed_for: None }
+    }
+}
+
 /// What came of trying for a lock.
 pub(crate) enum Acquired {
     Lease(Lease),
@@ -101,7 +119,7 @@ impl Lease {
         store: &S,
         key: Bytes,
         tag: Option<&str>,
-        ttl: Duration,
+        Terms { ttl, renewed_for }: Terms,
     ) -> Result<Acquired> {
         let runtime = runtime_of(store)?;
         let token = token()?;
@@ -112,6 +130,9 @@ impl Lease {
         };
         let mut sent = now_on(&runtime);
         let hold = Hold::new(Arc::new(store.clone()), key, value, ttl, runtime, sent);
+        if let Some(renewed_for) = renewed_for {
+            hold.renew_for(renewed_for);
+        }
         // From here on the record may exist: a drop at any await point takes it back.
         let mut lease = Self { hold: Arc::new(hold), token_len, renewal: None, held: true };
         if !lease.take().await? {
@@ -178,6 +199,12 @@ impl Lease {
         run_detached(&runtime, async move { and_then(self.release().await).await });
     }
 
+    /// Lets it be renewed for so long from now on, and no longer: who holds it may be on a runtime that
+    /// nobody drives any more, while the store's own goes on renewing.
+    pub(crate) fn renew_for(&self, how_long: Duration) {
+        self.hold.renew_for(how_long);
+    }
+
     /// The tag that was given when the lock was taken.
     pub(crate) fn tag(&self) -> Option<&str> {
         let tag = self.hold.value.get(self.token_len + 1..)?;
@@ -221,6 +248,17 @@ impl Lease {
         let freed = freed.map_err(|error| error.with_operation(Operation::Release))?;
         self.held = false;
         Ok(freed)
+    }
+
+    /// Turns the lock into a [cool-down](super::cooldown) of `backoff`, and tells whether it was its
+    /// holder's to the end. Where the store fails, the lock is freed in the background.
+    pub(crate) async fn cool_down(mut self, backoff: Duration) -> Result<bool> {
+        self.stop_renewal();
+        let Hold { store, key, value, .. } = &*self.hold;
+        let cooling = cooldown::record(value);
+        let turned = store.compare_and_set(key, value, &cooling, Some(backoff)).await?;
+        self.held = false;
+        Ok(turned)
     }
 
     /// Leaves the record to its expiry.

@@ -4,7 +4,7 @@ use tokio::time::Instant;
 
 use crate::coordinate::claim::too_slow;
 use crate::coordinate::keys::{RETRY_DELAY, check_duration, check_key, lock_key};
-use crate::coordinate::lease::{Acquired, Lease, check_runtime};
+use crate::coordinate::lease::{Acquired, Lease, Terms, check_runtime};
 use crate::error::{Error, ErrorKind, Result};
 use crate::operation::Operation;
 use crate::store::kv_store::KvStore;
@@ -94,7 +94,7 @@ where
     let key = key.as_ref();
     check_key(key).map_err(named)?;
     let ttl = check_duration("ttl", ttl).map_err(named)?;
-    match Lease::acquire(store, lock_key(key), None, ttl).await.map_err(named)? {
+    match Lease::acquire(store, lock_key(key), None, Terms::unlimited(ttl)).await.map_err(named)? {
         Acquired::Lease(lease) => Ok(Some(lease)),
         Acquired::Held => Ok(None),
         Acquired::Late => Err(named(too_slow().with_may_have_applied(true))),
@@ -144,7 +144,8 @@ where
     let record = lock_key(key);
     let began = Instant::now();
     loop {
-        let late = match Lease::acquire(store, record.clone(), None, ttl).await.map_err(named)? {
+        let terms = Terms::unlimited(ttl);
+        let late = match Lease::acquire(store, record.clone(), None, terms).await.map_err(named)? {
             Acquired::Lease(lease) => return Ok(lease),
             Acquired::Held => false,
             Acquired::Late => true,

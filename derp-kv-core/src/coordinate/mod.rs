@@ -2,6 +2,8 @@
 
 pub(crate) mod claim;
 pub(crate) mod contention;
+pub(crate) mod cooldown;
+pub(crate) mod entry;
 pub(crate) mod keys;
 pub(crate) mod lease;
 pub(crate) mod lock;

@@ -26,6 +26,8 @@ pub(crate) struct Hold {
 struct State {
     deadline: Instant,
     lost: bool,
+    /// After which it is not renewed any more.
+    renewed_until: Option<Instant>,
 }
 
 /// The time on the clock of `runtime`, which may be another than that of the calling thread: in a
@@ -45,7 +47,8 @@ impl Hold {
         runtime: Handle,
         sent: Instant,
     ) -> Self {
-        let state = watch::Sender::new(State { deadline: sent + ttl, lost: false });
+        let state =
+            watch::Sender::new(State { deadline: sent + ttl, lost: false, renewed_until: None });
         Self { store, key, value, ttl, runtime, state }
     }
 
@@ -54,7 +57,7 @@ impl Hold {
     }
 
     pub(crate) fn is_lost(&self) -> bool {
-        let State { deadline, lost } = *self.state.borrow();
+        let State { deadline, lost, .. } = *self.state.borrow();
         lost || self.now() >= deadline
     }
 
@@ -70,9 +73,17 @@ impl Hold {
         let Self { store, key, value, ttl, state, .. } = self;
         let renewed = store.compare_and_set(key, value, value, Some(*ttl)).await?;
         if renewed {
-            state.send_replace(State { deadline: sent + *ttl, lost: false });
+            state.send_modify(|state| {
+                (state.deadline, state.lost) = (sent + *ttl, false);
+            });
         }
         Ok(renewed)
+    }
+
+    /// Lets it be renewed for so long from now on, and no longer.
+    pub(crate) fn renew_for(&self, how_long: Duration) {
+        let until = self.now().checked_add(how_long);
+        self.state.send_modify(|state| state.renewed_until = until);
     }
 
     pub(crate) async fn free(&self) -> Result<bool> {
@@ -103,7 +114,10 @@ async fn keep_renewing(renewing: Renewing, taken: Instant) {
     loop {
         tokio::time::sleep_until(next).await;
         let sent = Instant::now();
-        let deadline = hold.state.borrow().deadline;
+        let State { deadline, renewed_until, .. } = *hold.state.borrow();
+        if renewed_until.is_some_and(|until| until <= sent) {
+            return;
+        }
         let renewal = hold.renew(sent);
         next = match tokio::time::timeout_at(deadline.min(sent + interval), renewal).await {
             Ok(Ok(true)) => sent + interval,

@@ -1,8 +1,9 @@
 use bytes::Bytes;
 
 use crate::coordinate::claim::{Claim, claim, too_slow};
+use crate::coordinate::entry::Reading;
 use crate::coordinate::keys::{RETRY_DELAY, WEBHOOK_PREFIX, helper_key};
-use crate::coordinate::lease::check_runtime;
+use crate::coordinate::lease::{Terms, check_runtime};
 use crate::coordinate::write_once::WriteOnce;
 use crate::error::{Error, ErrorKind, Result};
 use crate::once::options::Dedup;
@@ -127,9 +128,12 @@ where
         return Ok(before(&record).map_err(named)?);
     }
     check_runtime().map_err(named)?;
-    let lease = match claim(store, &key, None, lock_ttl).await.map_err(named)? {
+    let lease = match claim(store, &key, Reading::default(), None, Terms::unlimited(lock_ttl))
+        .await
+        .map_err(named)?
+    {
         Claim::Locked(lease) => lease,
-        Claim::Found(record) => return Ok(before(&record).map_err(named)?),
+        Claim::Found(record) => return Ok(before(&record.value).map_err(named)?),
         Claim::Held => {
             let message = "another caller handles this event";
             let error = Error::new(ErrorKind::InProgress, message);

@@ -4,8 +4,9 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use crate::coordinate::contention::{Contention, Patience, Turn};
+use crate::coordinate::entry::Reading;
 use crate::coordinate::keys::{IDEMPOTENCY_PREFIX, helper_key};
-use crate::coordinate::lease::check_runtime;
+use crate::coordinate::lease::{Terms, check_runtime};
 use crate::coordinate::work::Lead;
 use crate::coordinate::write_once::{WriteOnce, Written};
 use crate::error::{Error, ErrorKind, Result};
@@ -138,15 +139,17 @@ where
     let contention = Contention {
         store,
         key: &key,
+        reading: Reading::default(),
         operation: OPERATION,
         purpose: Purpose::Idempotent,
         tag: options.fingerprint.as_deref(),
-        lock_ttl,
+        lease: Terms::unlimited(lock_ttl),
         retry_delay,
         patience: Patience::Until(Instant::now() + lock_ttl),
     };
     match contention.turn().await {
-        Turn::Found(record) => Ok(replay(options, &record)?),
+        Turn::Found(record) => Ok(replay(options, &record.value)?),
+        Turn::Landed(record) => Ok(replay(options, &record.value)?),
         Turn::Lead(mut lead) => {
             let body = lead.work(compute()).await?;
             Ok(record(store, &key, options, &mut lead, body).await?)

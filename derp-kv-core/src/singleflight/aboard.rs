@@ -134,6 +134,11 @@ impl Aboard {
         self.flight().with(|state| state.open_place(lock_ttl));
     }
 
+    /// Takes the place beside, where it is free and the flight has not ended.
+    pub(crate) fn take_place(&self, lock_ttl: Duration) -> bool {
+        self.flight().with(|state| state.take_place(self.number, lock_ttl))
+    }
+
     /// Notes why nothing that is computed aboard can be stored.
     pub(crate) fn cannot_keep(&self, why: ErrorKind) {
         self.flight().with(|state| state.unkept = Some(why));
@@ -158,19 +163,19 @@ impl Aboard {
     }
 
     /// Gives `value` to all aboard and ends the flight.
-    pub(crate) fn land(&self, value: Bytes) {
+    pub(crate) fn land(&self, value: Bytes, gone_at: Option<Instant>) {
         self.seat.close();
-        self.flight().land(value);
+        self.flight().land(value, gone_at);
     }
 
-    /// Tells all who wait that a computation has failed, and ends the flight.
-    pub(crate) fn fail(&self, by_leader: bool) {
+    /// Tells all who wait that a computation has failed, and when it is tried again; ends the flight.
+    pub(crate) fn fail(&self, again_at: Option<Instant>) {
         #[cfg(feature = "mutants")]
         if self.is(Mutant::HandsFailuresOver) {
             return;
         }
         self.seat.close();
-        self.flight().with(|state| state.end(End::Failed { by_leader }));
+        self.flight().with(|state| state.end(End::Failed { again_at }));
     }
 
     /// Sends all who wait to the store themselves, and ends the flight; `error` is what it said.

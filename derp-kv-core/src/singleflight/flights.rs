@@ -3,7 +3,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
+use tokio::time::Instant;
 
 use crate::singleflight::flight::Flight;
 #[cfg(feature = "mutants")]
@@ -14,7 +15,8 @@ use crate::singleflight::mutant::Mutant;
 /// A backend keeps one beside its data and returns it from
 /// [`KvStore::flights`](crate::KvStore::flights); the helpers do the rest. It is a handle: clones,
 /// and handles [`under`](Self::under) a prefix, share one map, in which each flight stands under
-/// the full key. No entry outlives the last of its callers.
+/// the full key. An entry goes with the last of its callers. Only a refresh that left no new value keeps
+/// its entry for a while, so that it is not begun again at once.
 ///
 /// # Examples
 ///
@@ -33,19 +35,26 @@ pub struct Flights {
 #[derive(Default)]
 struct Shared {
     cached: FlightMap,
+    refreshed: FlightMap,
     idempotent: FlightMap,
-    /// How many flights both maps hold: a look at it spares most hits a look into a map.
-    under_way: AtomicUsize,
     #[cfg(feature = "mutants")]
     mutant: Option<Mutant>,
 }
 
-type FlightMap = DashMap<Bytes, Arc<Flight>>;
+/// The flights of one purpose.
+#[derive(Default)]
+struct FlightMap {
+    by_key: DashMap<Bytes, Arc<Flight>>,
+    /// How many they are: a look at it spares most callers a look into the map.
+    len: AtomicUsize,
+}
 
 /// Which helper's flights: one key of two helpers must not share one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Purpose {
     Cached,
+    /// Of a value that is there: nobody waits for these, they show that a refresh is under way.
+    Refreshed,
     Idempotent,
 }
 
@@ -71,6 +80,11 @@ impl Flights {
         Self { shared: Arc::new(shared), prefix: Bytes::new() }
     }
 
+    #[cfg(feature = "mutants")]
+    pub(crate) fn is(&self, mutant: Mutant) -> bool {
+        self.shared.mutant == Some(mutant)
+    }
+
     /// A handle for a store that puts `prefix` in front of its keys: it shares its flights with
     /// every other handle that comes to the same full keys.
     #[must_use]
@@ -83,10 +97,11 @@ impl Flights {
         Self { shared: self.shared.clone(), prefix }
     }
 
-    /// How many keys have a flight under way, those of other prefixes included.
+    /// How many keys have a flight under way, or rest after a refresh, those of other prefixes included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.shared.under_way.load(Ordering::SeqCst)
+        let maps = [&self.shared.cached, &self.shared.refreshed, &self.shared.idempotent];
+        maps.iter().map(|map| map.len.load(Ordering::SeqCst)).sum()
     }
 
     /// Whether no flight is under way.
@@ -97,11 +112,12 @@ impl Flights {
 
     /// The flight of `key`, boarded, where there is one.
     pub(crate) fn board_existing(&self, purpose: Purpose, key: &[u8]) -> Option<Seat> {
-        if self.is_empty() {
+        let map = self.shared.map(purpose);
+        if map.is_empty() {
             return None;
         }
         let key = self.full_key(key);
-        let entry = self.shared.map(purpose).get(&key)?;
+        let entry = map.by_key.get(&key)?;
         // Under the map's lock, under which the last one aboard leaves.
         entry.board();
         Some(Seat { listed: Some((self.shared.clone(), purpose, key)), flight: entry.clone() })
@@ -110,8 +126,9 @@ impl Flights {
     /// The flight of `key`, boarded: the one under way, or a new one.
     pub(crate) fn board(&self, purpose: Purpose, key: &[u8]) -> Seat {
         let key = self.full_key(key);
-        let entry = self.shared.map(purpose).entry(key.clone()).or_insert_with(|| {
-            self.shared.under_way.fetch_add(1, Ordering::SeqCst);
+        let map = self.shared.map(purpose);
+        let entry = map.by_key.entry(key.clone()).or_insert_with(|| {
+            map.len.fetch_add(1, Ordering::SeqCst);
             self.shared.new_flight()
         });
         entry.board();
@@ -120,13 +137,53 @@ impl Flights {
         Seat { listed: Some((self.shared.clone(), purpose, key)), flight }
     }
 
-    /// Lets nobody board the present flight of `key` any more and returns it; those aboard stay.
-    pub(crate) fn detach(&self, purpose: Purpose, key: &[u8]) -> Option<Arc<Flight>> {
-        if self.is_empty() {
+    /// A new flight of `key`, boarded, or the one that is under way, which it does not board. One that
+    /// is [over](Flight::is_over) for a value that goes away at `gone_at` is replaced.
+    pub(crate) fn open(
+        &self,
+        purpose: Purpose,
+        key: &[u8],
+        gone_at: Option<Instant>,
+    ) -> Result<Seat, Arc<Flight>> {
+        let key = self.full_key(key);
+        let map = self.shared.map(purpose);
+        // Most find one, and a look keeps nobody from looking.
+        if let Some(flight) = map.by_key.get(&key).filter(|flight| !flight.is_over(gone_at)) {
+            return Err(flight.clone());
+        }
+        let flight = self.shared.new_flight();
+        flight.board();
+        flight.is_of(gone_at);
+        match map.by_key.entry(key.clone()) {
+            Entry::Occupied(entry) if !entry.get().is_over(gone_at) => {
+                return Err(entry.get().clone());
+            }
+            Entry::Occupied(mut entry) => drop(entry.insert(flight.clone())),
+            Entry::Vacant(entry) => {
+                map.len.fetch_add(1, Ordering::SeqCst);
+                entry.insert(flight.clone());
+            }
+        }
+        Ok(Seat { listed: Some((self.shared.clone(), purpose, key)), flight })
+    }
+
+    /// The flight of `key`, which it does not board, where there is one.
+    pub(crate) fn find(&self, purpose: Purpose, key: &[u8]) -> Option<Arc<Flight>> {
+        let map = self.shared.map(purpose);
+        if map.is_empty() {
             return None;
         }
-        let (_, flight) = self.shared.map(purpose).remove(&self.full_key(key))?;
-        self.shared.under_way.fetch_sub(1, Ordering::SeqCst);
+        map.by_key.get(&self.full_key(key)).map(|flight| flight.clone())
+    }
+
+    /// Lets nobody board the present flight of `key` any more and returns it; those aboard stay.
+    pub(crate) fn detach(&self, purpose: Purpose, key: &[u8]) -> Option<Arc<Flight>> {
+        let map = self.shared.map(purpose);
+        if map.is_empty() {
+            return None;
+        }
+        let (_, flight) = map.by_key.remove(&self.full_key(key))?;
+        map.len.fetch_sub(1, Ordering::SeqCst);
         Some(flight)
     }
 
@@ -139,10 +196,17 @@ impl Flights {
     }
 }
 
+impl FlightMap {
+    fn is_empty(&self) -> bool {
+        self.len.load(Ordering::SeqCst) == 0
+    }
+}
+
 impl Shared {
     fn map(&self, purpose: Purpose) -> &FlightMap {
         match purpose {
             Purpose::Cached => &self.cached,
+            Purpose::Refreshed => &self.refreshed,
             Purpose::Idempotent => &self.idempotent,
         }
     }
@@ -164,8 +228,9 @@ impl Shared {
         gone: impl FnOnce() -> bool,
     ) {
         let this = |_: &Bytes, found: &Arc<Flight>| Arc::ptr_eq(found, flight) && gone();
-        if self.map(purpose).remove_if(key, this).is_some() {
-            self.under_way.fetch_sub(1, Ordering::SeqCst);
+        let map = self.map(purpose);
+        if map.by_key.remove_if(key, this).is_some() {
+            map.len.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }

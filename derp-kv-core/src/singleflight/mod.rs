@@ -24,6 +24,9 @@
 //! A flight *lands* a value for all aboard, *fails* for all aboard where a computation failed, or
 //! *breaks up* where the store failed. A leader that is dropped or panics ends nothing: its lead,
 //! with the lease, goes to the newest waiter.
+//!
+//! A *refresh*, of a value that is still served, has a flight of its own. Nobody waits for that one:
+//! whoever finds it in the map knows that a refresh is under way, or was tried a moment ago.
 
 pub(crate) mod aboard;
 pub(crate) mod flight;

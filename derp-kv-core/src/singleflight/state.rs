@@ -39,6 +39,12 @@ pub(crate) struct State {
     /// Why nothing that is computed aboard can be stored, where that is known.
     pub(crate) unkept: Option<ErrorKind>,
     pub(crate) sighting: Option<Sighting>,
+    /// A value that is in the store and counts as none: one of those aboard cannot decode it.
+    pub(crate) ignored: Option<Bytes>,
+    /// When the value goes away that a refresh is to replace.
+    pub(crate) of_gone_at: Option<Instant>,
+    /// From when on the flight is over, though it may still be in the map.
+    pub(crate) over_at: Option<Instant>,
     #[cfg(feature = "mutants")]
     pub(crate) mutant: Option<Mutant>,
 }
@@ -78,10 +84,11 @@ pub(crate) type Baton = Box<dyn Any + Send>;
 
 /// How a flight ended for all aboard.
 pub(crate) enum End {
-    /// With this value.
-    Landed(Bytes),
-    /// A computation failed: the leader's, after which the lock is free, or one beside it.
-    Failed { by_leader: bool },
+    /// With this value, which goes away at `gone_at`, where that is known.
+    Landed { value: Bytes, gone_at: Option<Instant> },
+    /// A computation failed. It is tried again from this moment on, where that is known: what was
+    /// computed beside the lead says nothing of the lock.
+    Failed { again_at: Option<Instant> },
     /// The store failed like this: everybody asks it for themselves.
     Broken(Error),
 }
@@ -100,9 +107,12 @@ pub(crate) struct Sighting {
 
 /// What a flight has for one who waits.
 pub(crate) enum Call {
-    Landed(Bytes),
+    Landed {
+        value: Bytes,
+        gone_at: Option<Instant>,
+    },
     Failed {
-        by_leader: bool,
+        again_at: Option<Instant>,
     },
     Broken(Error),
     /// The caller leads, with what the leader before it had.
@@ -143,6 +153,11 @@ impl State {
         }
     }
 
+    /// Whether the flight has ended with a failed computation.
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(self.end, Some(End::Failed { .. }))
+    }
+
     /// Whom the next duty that falls free goes to: the newest waiter.
     fn next(&self) -> Option<u64> {
         #[cfg(feature = "mutants")]
@@ -163,9 +178,11 @@ impl State {
     /// What the flight has for a waiter, which is woken when there is something.
     pub(crate) fn call(&mut self, number: u64, cx: &mut Context<'_>) -> Poll<Call> {
         match &self.end {
-            Some(End::Landed(value)) => return Poll::Ready(Call::Landed(value.clone())),
-            Some(End::Failed { by_leader }) => {
-                return Poll::Ready(Call::Failed { by_leader: *by_leader });
+            Some(End::Landed { value, gone_at }) => {
+                return Poll::Ready(Call::Landed { value: value.clone(), gone_at: *gone_at });
+            }
+            Some(End::Failed { again_at }) => {
+                return Poll::Ready(Call::Failed { again_at: *again_at });
             }
             Some(End::Broken(error)) => return Poll::Ready(Call::Broken(error.copy())),
             None => {}
@@ -317,6 +334,18 @@ impl State {
             .filter(|number| self.waiting.contains_key(number))
             .and_then(|number| self.waiting.range(..number).next_back());
         older.map(|(number, _)| *number).or_else(|| self.next())
+    }
+
+    /// Takes the place beside for a caller, where it is free and the flight has not ended.
+    pub(crate) fn take_place(&mut self, number: u64, lasts: Duration) -> bool {
+        let now = Instant::now();
+        let taken = self.place.as_ref().is_some_and(|place| now < place.until);
+        if taken || self.end.is_some() {
+            return false;
+        }
+        self.place = Some(Place { number, until: now + lasts, lasts });
+        self.stop_waiting(number);
+        true
     }
 
     fn give_place(&mut self, lasts: Duration) {

@@ -4,6 +4,8 @@ pub(crate) mod counter;
 pub(crate) mod expiry;
 pub(crate) mod kv_store;
 pub(crate) mod layered;
+#[cfg(feature = "mutants")]
+pub(crate) mod mutant;
 pub(crate) mod observer;
 pub(crate) mod pointers;
 pub(crate) mod prefixed;

@@ -35,12 +35,27 @@ pub trait Observer: fmt::Debug + Send + Sync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A computed value went to its caller, and the store did not take it.
+    /// A computed value went to its caller and was not kept.
     #[non_exhaustive]
     NotKept {
         /// The helper that computed it.
         operation: Operation,
-        /// Why the store did not take it: [`Full`](ErrorKind::Full), for one.
+        /// Why: what the store said, such as [`Full`](ErrorKind::Full); [`Held`](ErrorKind::Held) where
+        /// the lock was not its holder's to the end, as after an invalidation;
+        /// [`InvalidArgument`](ErrorKind::InvalidArgument) where the value cannot be encoded.
         kind: ErrorKind,
+    },
+    /// A cached value could not be decoded, and counts as a miss.
+    #[non_exhaustive]
+    Undecodable {
+        /// The helper that read it.
+        operation: Operation,
+    },
+    /// A refresh came to nothing: its computation failed, panicked, hung until nobody waited for it, or
+    /// went away with its caller. Callers get the value that was there, for as long as it lasts.
+    #[non_exhaustive]
+    RefreshFailed {
+        /// The helper that refreshed.
+        operation: Operation,
     },
 }

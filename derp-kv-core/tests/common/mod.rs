@@ -6,8 +6,11 @@ pub(crate) mod scripted;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
-use derp_kv_core::{Flights, KvStore, Layer, Layered, Operation, Prefixed, Result};
+use derp_kv_core::{
+    Error, ErrorKind, Flights, KvStore, Layer, Layered, Operation, Prefixed, Result,
+};
 use derp_kv_memory::MemoryStore;
 
 /// A handle as another process would have: the same data, flights of its own, and an await point
@@ -39,6 +42,32 @@ impl Layer for Far {
 
     fn flights<'a>(&'a self, _: Option<&'a Flights>) -> Option<&'a Flights> {
         Some(&self.flights)
+    }
+}
+
+/// How long a store takes to refuse a call.
+pub(crate) const REFUSAL: Duration = Duration::from_secs(1);
+
+/// A handle on a store that refuses writes, being full, or everything, being down.
+pub(crate) fn refusing(data: &MemoryStore, kind: ErrorKind) -> Layered<MemoryStore, Refusing> {
+    Layered::new(data.clone(), Refusing(kind))
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Refusing(ErrorKind);
+
+impl Layer for Refusing {
+    async fn around<T: Send>(
+        &self,
+        operation: Operation,
+        _: Option<&[u8]>,
+        call: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        if operation.writes() || self.0 == ErrorKind::Unavailable {
+            tokio::time::sleep(REFUSAL).await;
+            return Err(Error::new(self.0, "refused").with_operation(operation));
+        }
+        call.await
     }
 }
 
