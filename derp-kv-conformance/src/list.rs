@@ -361,6 +361,44 @@ macro_rules! for_each_law {
                     "keys and records are those of derp-py, in both directions",
                     since "0.1.0";
             }
+            cache {
+                serves_stale_while_one_refreshes:
+                    "of all callers of a stale value one refreshes it; the others get it as it is, at once",
+                    since "0.1.0";
+                serves_stale_when_the_refresh_fails:
+                    "a refresh that fails leaves the stale value to all, changes nothing of it, and is made again after `backoff`",
+                    since "0.1.0";
+                serves_nothing_past_the_stale_window:
+                    "nothing is served that is older than TTL and stale time, whichever computations fail or are slow",
+                    since "0.1.0";
+                cools_down_after_a_failure:
+                    "after a failure every process hears `Failing`, and when to come again, until that is over or the key is invalidated",
+                    since "0.1.0";
+                refreshes_early:
+                    "with `early` one caller refreshes a value in the last part of its TTL, and the others get it as it is",
+                    since "0.1.0";
+                invalidate_wins_over_a_refresh:
+                    "a value that a refresh computed before `invalidate`, `refresh` or `put` is not cached after it",
+                    since "0.1.0";
+                lets_the_computation_decide:
+                    "a computation says how long its value is kept, or that it is not; jitter shortens a TTL, and no more than it may",
+                    since "0.1.0";
+                succeeds_a_dead_refresher:
+                    "of a refresh whose holder crashed, the stale value is served until its lock expires; then exactly one refreshes",
+                    since "0.1.0";
+                keeps_typed_values:
+                    "typed values are kept as JSON, absences for a TTL of their own, and what cannot be decoded counts as missing",
+                    since "0.1.0";
+                refreshes_in_background:
+                    "nobody waits for a refresh of a `Cache`, not even the caller that begins it; one that panics is made again",
+                    since "0.1.0";
+                outlives_its_callers:
+                    "a computation of a `Cache` goes on without its caller, and who waits for it gets its value",
+                    since "0.1.0";
+                computes_many_together:
+                    "`get_many` computes exactly the missing keys that nobody else computes, in one call, and answers each key in its place",
+                    since "0.1.0";
+            }
             herd {
                 survives_a_stall:
                     "over a stall of the origin, callers that give up are answered as well as without the library",

@@ -7,6 +7,7 @@ mod mutants {
 
     mod basics;
     mod batch;
+    mod cache;
     mod clock;
     mod clones;
     mod concurrency;
@@ -46,6 +47,7 @@ mod mutants {
             prefix::mutants(),
             wait::mutants(),
             helpers::mutants(),
+            cache::mutants(),
             herd::mutants(),
             clones::mutants(),
             faults::mutants(),

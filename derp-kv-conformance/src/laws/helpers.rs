@@ -43,7 +43,7 @@ fn lock_ttl() -> Duration {
 const WORK: Duration = Duration::from_millis(30);
 
 /// Whether helpers refuse the key of a cached value: it would reach what they keep themselves.
-fn is_reserved(key: &[u8]) -> bool {
+pub(crate) fn is_reserved(key: &[u8]) -> bool {
     RESERVED_ENDS.iter().any(|end| key.ends_with(end.as_bytes()))
         || RESERVED_BEGINNINGS.iter().any(|begin| key.starts_with(begin.as_bytes()))
 }
@@ -54,28 +54,28 @@ const RESERVED_BEGINNINGS: [&str; 3] = ["derp:idempotency:", "derp:webhook:", "d
 
 /// How often something ran.
 #[derive(Clone, Debug, Default)]
-struct Runs(Arc<AtomicU32>);
+pub(crate) struct Runs(Arc<AtomicU32>);
 
 impl Runs {
     /// Counts a run, and tells how many there were before.
-    fn begin(&self) -> u32 {
+    pub(crate) fn begin(&self) -> u32 {
         self.0.fetch_add(1, Ordering::SeqCst)
     }
 
-    fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         self.0.load(Ordering::SeqCst)
     }
 }
 
 /// Work that goes on until it is let go, so that others meet it while it runs.
 #[derive(Clone, Debug, Default)]
-struct Gate {
-    begun: Arc<Notify>,
-    open: Arc<Notify>,
+pub(crate) struct Gate {
+    pub(crate) begun: Arc<Notify>,
+    pub(crate) open: Arc<Notify>,
 }
 
 impl Gate {
-    async fn pass(&self) {
+    pub(crate) async fn pass(&self) {
         self.begun.notify_one();
         self.open.notified().await;
     }
@@ -83,7 +83,7 @@ impl Gate {
 
 /// What a helper's closure fails with.
 #[derive(Debug)]
-enum Failed {
+pub(crate) enum Failed {
     /// The work itself.
     Work,
     Store(Error),

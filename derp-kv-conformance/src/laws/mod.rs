@@ -16,6 +16,7 @@ use crate::violation::{Violation, ensure, ensure_eq};
 
 pub(crate) mod basics;
 pub(crate) mod batch;
+pub(crate) mod cache;
 pub(crate) mod concurrency;
 pub(crate) mod conditional;
 pub(crate) mod connection;

@@ -81,6 +81,8 @@ macro_rules! wrong_flights {
     )*};
 }
 
+pub(super) use wrong_flights;
+
 wrong_flights! {
     OldestFirst QueuesAnew HandsFailuresOver KeepsThePlace NeverWatches TakesLateForHeld TakesARenewalForLife
 }
