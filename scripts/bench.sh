@@ -5,6 +5,9 @@
 #   scripts/bench.sh reach [--write | OPERATION]
 #                               only the first table, in some minutes: prints it; --write puts it into BENCHMARKS.md,
 #                               and OPERATION (`get/64`, `mget`) measures a part of it
+#   scripts/bench.sh fleet [--write]
+#                               only what two processes make of one value that they refresh, in two minutes; fails where
+#                               a count breaks its bound; --write puts the table into BENCHMARKS.md
 #   scripts/bench.sh NAME..     only clients, allocations, helpers, growth, memory or suites; prints rows, writes nothing
 #   scripts/bench.sh --short    each once and briefly, unoptimised: shows only that they still work
 set -euo pipefail
@@ -86,14 +89,14 @@ clients_9() {
     sed -E 's/"suite":"(clients|cluster)"/"suite":"\1-9"/' "$rows.9" >>"$rows"
 }
 
-all=(reach clients allocations helpers growth memory)
+all=(reach clients allocations helpers fleet growth memory)
 case ${1:-} in
     --short)
         for name in "${all[@]}"; do
             bench "$name" --profile dev -- --short --out "$rows" >/dev/null
         done
         report "$rows" "$(dirname "$rows")"
-        for section in Reach Budgets; do grep -q "^## $section" "$(dirname "$rows")/BENCHMARKS.md"; done
+        for section in Reach Budgets 'Refreshes in a fleet'; do grep -q "^## $section" "$(dirname "$rows")/BENCHMARKS.md"; done
         ;;
     '')
         for name in "${all[@]}"; do bench "$name" --no-run; done
@@ -110,6 +113,10 @@ case ${1:-} in
         reach "$only" >&2
         report --reach "$rows"
         if [ "${2:-}" = --write ]; then report --reach "$rows" .; fi
+        ;;
+    fleet)
+        bench fleet -- --out "$rows"
+        if [ "${2:-}" = --write ]; then report --fleet "$rows" .; fi
         ;;
     *)
         for name in "$@"; do

@@ -8,10 +8,9 @@ use anyhow::{Result, ensure};
 use derp_kv_core::{GuardedGet, KvStoreExt as _};
 use derp_kv_valkey::ValkeyStore;
 use derp_kv_valkey::test_server::Server;
-use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 
-use crate::support::measure::quantiles;
+use crate::support::measure::{monotonic, quantiles};
 use crate::support::worker::{Master, Worker};
 use crate::support::{Args, Row, Rows};
 use crate::{TTL, connect};
@@ -32,7 +31,7 @@ pub(crate) async fn measure(
         ensure!(holder.hear().await? == "computing");
         let nothing = || async { anyhow::Ok("0") };
         let filled = waiter.guarded_get(key, &GuardedGet::new(TTL), nothing).await?;
-        let now = now();
+        let now = monotonic();
         let filled = Duration::from_nanos(std::str::from_utf8(&filled)?.parse()?);
         ensure!(!filled.is_zero(), "the waiter computed");
         latencies.push(now.saturating_sub(filled));
@@ -59,7 +58,7 @@ pub(crate) async fn hold(kv: &ValkeyStore, mut master: Master) -> Result<()> {
             computing.notify_one();
             // The waiter has begun to wait by then.
             tokio::time::sleep(Duration::from_millis(15)).await;
-            anyhow::Ok(now().as_nanos().to_string())
+            anyhow::Ok(monotonic().as_nanos().to_string())
         });
         let told = async {
             computing.notified().await;
@@ -70,9 +69,4 @@ pub(crate) async fn hold(kv: &ValkeyStore, mut master: Master) -> Result<()> {
         filled?;
     }
     Ok(())
-}
-
-fn now() -> Duration {
-    let now = clock_gettime(ClockId::Monotonic);
-    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
 }

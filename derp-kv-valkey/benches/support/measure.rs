@@ -18,6 +18,12 @@ pub fn cpu_time() -> Duration {
     Duration::new(spent.tv_sec.unsigned_abs(), u32::try_from(spent.tv_nsec).unwrap_or(0))
 }
 
+/// A clock that the processes of a machine share.
+pub fn monotonic() -> Duration {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::new(now.tv_sec.unsigned_abs(), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
 /// One operation, done again and again; `at` tells one time from another.
 pub trait Work: Clone + Send + Sync + 'static {
     fn once(&self, at: usize) -> impl Future<Output = Result<()>> + Send;

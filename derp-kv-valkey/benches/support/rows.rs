@@ -71,10 +71,17 @@ impl Rows {
     /// # Errors
     /// The file cannot be written.
     pub fn push(&mut self, row: &Row) -> Result<()> {
-        let line = serde_json::to_string(row)?;
-        println!("{line}");
+        println!("{}", serde_json::to_string(row)?);
+        self.append(row)
+    }
+
+    /// Appends a row of any kind, and prints nothing.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn append(&mut self, row: &impl Serialize) -> Result<()> {
         if let Some(file) = &mut self.0 {
-            writeln!(file, "{line}")?;
+            writeln!(file, "{}", serde_json::to_string(row)?)?;
         }
         Ok(())
     }

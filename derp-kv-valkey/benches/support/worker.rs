@@ -39,6 +39,11 @@ impl Worker {
         self.from.next_line().await?.context("the worker has ended")
     }
 
+    /// Ends it at once, as a crash does.
+    pub(crate) async fn kill(mut self) -> Result<()> {
+        Ok(self.child.kill().await?)
+    }
+
     /// Lets it end: nothing more is told.
     pub(crate) async fn end(self) -> Result<()> {
         let Self { mut child, to, .. } = self;

@@ -1,16 +1,17 @@
 //! Turns measured rows into `BENCHMARKS.md` and its plots: `bench_report ROWS.jsonl FOLDER`, or with
-//! `--reach` before them into the section of reach only, which is printed where no folder is named.
+//! `--reach` or `--fleet` before them into that section only, which is printed where no folder is named.
 //!
 //! A row is one JSON object a line; what was not measured is absent:
 //!
 //! | field | |
 //! |---|---|
-//! | `suite` | `clients`, `cluster`, both with `-9` on Valkey 9, `reach`, `helpers`, `growth`, `memory`, `conformance` |
+//! | `suite` | `clients`, `cluster`, both with `-9` on Valkey 9, `reach`, `helpers`, `fleet`, `growth`, `memory`, `conformance` |
 //! | `bench`, `subject` | what was done, and by whom |
 //! | `callers`, `threads`, `value_bytes`, `keys`, `batch`, `primaries` | under which load |
 //! | `ops_per_s`, `p50_us`, `p99_us`, `worst_us` | wall-clock time |
 //! | `cpu_ns_per_op`, `allocs_per_op`, `instructions_per_op`, `commands_per_op`, `bytes_per_entry` | costs, of the client process |
 //! | `computed` | how often a herd computed its value |
+//! | `measured`, `at_most`, `at_least` | a figure of the fleet, and its bound |
 //! | `laws`, `seconds` | how many laws of the conformance suite hold, and how long they took together |
 //! | `ratio`, `cpu_ratio` | `ops_per_s` and `cpu_ns_per_op` over bare redis-rs in the same rounds |
 //! | `ours_ratio`, `ours_cpu_ratio` | those of derp-kv over those of this row, likewise |
@@ -18,9 +19,11 @@
 
 mod bound;
 mod budgets;
+mod fleet;
 mod plots;
 mod reach;
 mod rows;
+mod section;
 mod series;
 mod slopes;
 mod tables;
@@ -35,10 +38,15 @@ use rows::Rows;
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1).peekable();
-    let usage = "usage: bench_report [--reach] ROWS.jsonl FOLDER";
-    if args.next_if(|arg| arg == "--reach").is_some() {
+    let usage = "usage: bench_report [--reach | --fleet] ROWS.jsonl FOLDER";
+    if let Some(only) = args.next_if(|arg| arg == "--reach" || arg == "--fleet") {
         let rows = Rows::read(&PathBuf::from(args.next().context(usage)?))?;
-        return reach_only(&rows, args.next().map(PathBuf::from));
+        let (title, section, before) = if only == "--reach" {
+            (reach::TITLE, reach::section(&rows), reach::BEFORE)
+        } else {
+            (fleet::TITLE, fleet::section(&rows), fleet::BEFORE)
+        };
+        return section_only(title, &section, before, args.next().map(PathBuf::from));
     }
     let rows = Rows::read(&PathBuf::from(args.next().context(usage)?))?;
     let folder = PathBuf::from(args.next().context(usage)?);
@@ -67,6 +75,7 @@ fn main() -> Result<()> {
     page += &tables::clients(&rows, "clients-9", &format!("One {}", valkey("VALKEY_9_SERVER")));
     page += &tables::clients(&rows, "cluster-9", "A cluster of three primaries of the same");
     page += &tables::helpers(&rows);
+    page += &fleet::section(&rows);
     page += &tables::growth(&rows);
     page += &slopes::table(&rows);
     for (file, title) in plots::draw(&rows, &plots)? {
@@ -82,16 +91,15 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The section of reach alone: on the standard output, or in its place in the folder's page.
-fn reach_only(rows: &Rows, folder: Option<PathBuf>) -> Result<()> {
-    let section = reach::section(rows);
+/// One section alone: on the standard output, or in its place in the folder's page.
+fn section_only(title: &str, section: &str, before: &str, folder: Option<PathBuf>) -> Result<()> {
     let Some(folder) = folder else {
         print!("{section}");
         return Ok(());
     };
     let page = folder.join("BENCHMARKS.md");
     let old = std::fs::read_to_string(&page).with_context(|| page.display().to_string())?;
-    std::fs::write(page, reach::replace(&old, &section))?;
+    std::fs::write(page, section::replace(&old, title, section, before))?;
     Ok(())
 }
 

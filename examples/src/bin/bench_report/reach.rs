@@ -5,7 +5,9 @@ use crate::bound::verdict;
 use crate::rows::{Row, Rows, shown};
 use crate::tables;
 
-const TITLE: &str = "## Reach";
+pub(crate) const TITLE: &str = "## Reach";
+/// The section before which it stands where the page has none yet.
+pub(crate) const BEFORE: &str = "## ";
 const OURS: &str = "derp-kv";
 /// The same as a trait object.
 const DYNAMIC: &str = "derp-kv, dyn";
@@ -111,18 +113,6 @@ pub(crate) fn section(rows: &Rows) -> String {
     text += &glide(rows);
     text += &tables::clients(rows, "reach", "Reach: all figures").replace("## ", "### ");
     text
-}
-
-/// `page` with the section in the place of its own, or before all others.
-pub(crate) fn replace(page: &str, section: &str) -> String {
-    let begin = page.find(TITLE).or_else(|| page.find("## ")).unwrap_or(page.len());
-    let (head, rest) = page.split_at(begin);
-    let end = if rest.starts_with(TITLE) {
-        rest.find("\n## ").map_or(rest.len(), |at| at + 1)
-    } else {
-        0
-    };
-    format!("{head}{section}{}", &rest[end..])
 }
 
 impl Figure {
@@ -273,15 +263,5 @@ mod tests {
         assert_eq!(section.matches("| kept |").count(), 1);
         assert!(section.contains("| get, 4096 B: operations/s | 512 | - |"));
         assert!(!section.contains("missed"));
-    }
-
-    #[test]
-    fn the_section_takes_its_place_in_the_page() {
-        let old = "# Page\n\nText.\n\n## Budgets\n\nMore.\n";
-        let with = replace(old, "## Reach\n\none\n\n");
-        assert_eq!(with, "# Page\n\nText.\n\n## Reach\n\none\n\n## Budgets\n\nMore.\n");
-        let other = replace(&with, "## Reach\n\ntwo\n\n### Part\n\n");
-        let again = replace(&other, "## Reach\n\none\n\n");
-        assert_eq!(again, with);
     }
 }
