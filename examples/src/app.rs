@@ -7,13 +7,14 @@ use axum::Json;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use derp_kv_core::{KvStore, RateLimit};
+use axum::routing::{delete, get, post};
+use derp_kv_core::{GuardedGet, KvStore, RateLimit};
 use tokio::sync::mpsc;
 
-use crate::database::{Database, Stats};
+use crate::database::{Database, QUERY_TIMEOUT, Stats};
 use crate::error::ApiError;
-use crate::{orders, products, webhooks};
+use crate::products::{self, Products};
+use crate::{orders, webhooks};
 
 /// The longest request body, in bytes.
 pub const MAX_BODY: usize = 16 * 1024;
@@ -21,18 +22,15 @@ pub const MAX_BODY: usize = 16 * 1024;
 /// What can differ between a test and production.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// How long the database takes for a query.
-    pub database_delay: Duration,
+    /// How products are cached.
+    pub products: GuardedGet,
     /// How many orders a user may send in a window.
     pub order_limit: RateLimit,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            database_delay: Duration::from_millis(300),
-            order_limit: RateLimit::new(5, Duration::from_secs(60)),
-        }
+        Self { products: products::CACHED, order_limit: RateLimit::new(5, Duration::from_secs(60)) }
     }
 }
 
@@ -41,6 +39,7 @@ impl Default for Settings {
 pub(crate) struct App {
     pub(crate) kv: Arc<dyn KvStore>,
     pub(crate) database: Arc<Database>,
+    pub(crate) products: Products,
     pub(crate) settings: Arc<Settings>,
     work: mpsc::Sender<()>,
 }
@@ -60,24 +59,35 @@ impl App {
     }
 }
 
-/// Resolves when no handler and no detached work is left.
+/// Tells when no handler, no detached work and no refresh of a product is left.
 #[derive(Debug)]
-pub struct Drained(mpsc::Receiver<()>);
+pub struct Drained {
+    work: mpsc::Receiver<()>,
+    products: Products,
+}
 
 impl Drained {
     /// Waits for the last one; the router must be gone.
     pub async fn wait(mut self) {
-        while self.0.recv().await.is_some() {}
+        while self.work.recv().await.is_some() {}
+        // The handlers have ended, so no refresh begins any more, and the query of one has a time-out.
+        self.products.drain(2 * QUERY_TIMEOUT).await;
     }
 }
 
-/// The service on a store, and a way to wait for its unfinished work.
-pub fn service(kv: Arc<dyn KvStore>, settings: Settings) -> (Router, Drained) {
-    let (work, drained) = mpsc::channel(1);
-    let database = Arc::new(Database::new(settings.database_delay));
-    let app = App { kv, database, settings: Arc::new(settings), work };
+/// The service on a store and a database, and a way to wait for its unfinished work.
+pub fn service(
+    kv: Arc<dyn KvStore>,
+    database: Arc<Database>,
+    settings: Settings,
+) -> (Router, Drained) {
+    let (work, running) = mpsc::channel(1);
+    let products = products::cache(kv.clone(), settings.products);
+    let drained = Drained { work: running, products: products.clone() };
+    let app = App { kv, database, products, settings: Arc::new(settings), work };
     let router = Router::new()
-        .route("/products/{id}", get(products::show))
+        .route("/products/{id}", get(products::show).put(products::change))
+        .route("/products/{id}/cached", delete(products::forget))
         .route("/orders", post(orders::create))
         .route("/webhooks", post(webhooks::receive))
         .route("/stats", get(stats))
@@ -88,7 +98,7 @@ pub fn service(kv: Arc<dyn KvStore>, settings: Settings) -> (Router, Drained) {
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(app);
-    (router, Drained(drained))
+    (router, drained)
 }
 
 async fn stats(State(app): State<App>) -> Json<Stats> {

@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
 /// A product as the shop shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Product {
     /// What it is known by.
     pub id: u32,
     /// What it is called.
-    pub name: &'static str,
+    pub name: String,
     /// What one costs, in cents.
     pub price_cents: u64,
 }
@@ -43,10 +46,30 @@ pub struct Stats {
     pub notices: u64,
 }
 
+/// How the replica is from which products are read. Everything else goes to the primary, which works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replica {
+    /// It answers.
+    Works,
+    /// It answers each query with an error.
+    Fails,
+    /// It answers no query before this changes.
+    Hangs,
+}
+
+/// A query failed, or took longer than [`QUERY_TIMEOUT`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the database does not answer")]
+pub struct QueryFailed;
+
+/// After so long a query for a product fails.
+pub const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The database.
 #[derive(Debug)]
 pub struct Database {
-    products: BTreeMap<u32, Product>,
+    products: Mutex<BTreeMap<u32, Product>>,
+    replica: watch::Sender<Replica>,
     delay: Duration,
     queries: AtomicU64,
     orders: AtomicU64,
@@ -58,12 +81,13 @@ impl Database {
     /// A database that takes `delay` for each query.
     #[must_use]
     pub fn new(delay: Duration) -> Self {
-        let products = [
-            Product { id: 1, name: "teapot", price_cents: 2_900 },
-            Product { id: 42, name: "kettle", price_cents: 4_950 },
-        ];
+        let product =
+            |id, name: &str, price_cents| (id, Product { id, name: name.to_owned(), price_cents });
         Self {
-            products: products.into_iter().map(|product| (product.id, product)).collect(),
+            products: Mutex::new(
+                [product(1, "teapot", 2_900), product(42, "kettle", 4_950)].into(),
+            ),
+            replica: watch::Sender::new(Replica::Works),
             delay,
             queries: AtomicU64::new(0),
             orders: AtomicU64::new(0),
@@ -73,30 +97,59 @@ impl Database {
     }
 
     /// Looks a product up; none: there is no such product.
-    pub async fn product(&self, id: u32) -> Option<Product> {
+    ///
+    /// # Errors
+    ///
+    /// The replica fails, or does not answer within [`QUERY_TIMEOUT`].
+    pub async fn product(&self, id: u32) -> Result<Option<Product>, QueryFailed> {
         self.queries.fetch_add(1, Ordering::Relaxed);
-        tokio::time::sleep(self.delay).await;
-        self.products.get(&id).cloned()
+        // It is read at once, and under way for long: by the time it comes it may be out of date.
+        let product = self.products().get(&id).cloned();
+        let mut replica = self.replica.subscribe();
+        let answer = async {
+            sleep(self.delay).await;
+            // The sender lives as long as `self`.
+            let replica = replica.wait_for(|replica| *replica != Replica::Hangs).await;
+            match replica.as_deref() {
+                Ok(Replica::Works) => Ok(product),
+                _ => Err(QueryFailed),
+            }
+        };
+        timeout(QUERY_TIMEOUT, answer).await.unwrap_or(Err(QueryFailed))
+    }
+
+    /// Changes a product, and returns it as it is now; none: there is no such product.
+    pub async fn change_product(&self, id: u32, name: String, price_cents: u64) -> Option<Product> {
+        sleep(self.delay).await;
+        let mut products = self.products();
+        let product = products.get_mut(&id)?;
+        *product = Product { id, name, price_cents };
+        Some(product.clone())
     }
 
     /// Places an order; none: there is no such product.
     pub async fn place_order(&self, product_id: u32, quantity: u32) -> Option<Order> {
-        tokio::time::sleep(self.delay).await;
-        let product = self.products.get(&product_id)?;
+        sleep(self.delay).await;
+        let price_cents = self.products().get(&product_id)?.price_cents;
         let order_id = self.orders.fetch_add(1, Ordering::Relaxed) + 1;
-        let total_cents = product.price_cents * u64::from(quantity);
+        let total_cents = price_cents * u64::from(quantity);
         Some(Order { order_id, product_id, quantity, total_cents })
     }
 
     /// Books a payment.
     pub async fn book_payment(&self) {
-        tokio::time::sleep(self.delay).await;
+        sleep(self.delay).await;
         self.payments.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a notice that nobody would miss.
     pub fn count_notice(&self) {
         self.notices.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Lets the replica work, fail or hang, for tests.
+    pub fn set_replica(&self, replica: Replica) {
+        self.replica.send_replace(replica);
     }
 
     /// What was done since the start.
@@ -109,5 +162,9 @@ impl Database {
             payments: read(&self.payments),
             notices: read(&self.notices),
         }
+    }
+
+    fn products(&self) -> MutexGuard<'_, BTreeMap<u32, Product>> {
+        self.products.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,6 +7,8 @@ use axum::response::{IntoResponse, Response};
 use derp_kv_core::{Error, ErrorKind};
 use serde_json::json;
 
+use crate::database::QueryFailed;
+
 /// An answer that is not a success: `{"error": "...", "message": "..."}`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{status}: {message}")]
@@ -65,7 +67,8 @@ impl From<Error> for ApiError {
             ),
             // Why it failed is in the answer and the log of the caller whose work it was.
             ErrorKind::Failing => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "failing", "try again now")
+                let message = "this failed a moment ago; try again after Retry-After";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "failing", message)
                     .retry_after_secs(seconds)
             }
             // A retry changes nothing about these.
@@ -79,6 +82,14 @@ impl From<Error> for ApiError {
                     .retry_after_secs(seconds)
             }
         }
+    }
+}
+
+impl From<QueryFailed> for ApiError {
+    fn from(error: QueryFailed) -> Self {
+        eprintln!("database: {error}");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "try again later")
+            .retry_after_secs(1)
     }
 }
 

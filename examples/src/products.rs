@@ -1,35 +1,120 @@
-//! Product pages, from the cache where they are there.
+//! Product pages, from the cache where they are there, and changes of products.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::PathRejection;
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
-use axum::http::header;
-use axum::response::IntoResponse;
-use derp_kv_core::{GuardedGet, KvStoreExt};
+use axum::http::StatusCode;
+use derp_kv_core::{Cache, GuardedGet, KvStore};
+use serde::Deserialize;
 
 use crate::app::App;
+use crate::database::{Product, QUERY_TIMEOUT};
 use crate::error::ApiError;
+use crate::orders::{parse, read_body};
 
-const TTL: Duration = Duration::from_secs(300);
+/// Products as the database has them, and which ids it has not.
+pub(crate) type Products = Cache<Arc<dyn KvStore>, Option<Product>>;
 
-/// `GET /products/{id}`: however many ask at once, the database is asked once.
+/// A product is fresh for five minutes. For two hours after that it is shown as it was while it is read
+/// anew, and while the database fails.
+pub(crate) const CACHED: GuardedGet = GuardedGet::new(Duration::from_secs(300))
+    .stale(Duration::from_secs(2 * 3600))
+    // Longer than any query: while one hangs, nobody makes another.
+    .lock_ttl(QUERY_TIMEOUT.saturating_add(Duration::from_secs(1)));
+
+/// That there is no such product is fresh for a shorter time. Whoever adds one makes it known at once by
+/// invalidating its id, as [`forget`] does.
+const ABSENT_TTL: Duration = Duration::from_secs(30);
+
+const MAX_NAME: usize = 200;
+const MAX_PRICE_CENTS: u64 = 100_000_000;
+
+pub(crate) fn cache(kv: Arc<dyn KvStore>, options: GuardedGet) -> Products {
+    Cache::new(kv, "product:", options).absent_ttl(ABSENT_TTL)
+}
+
+/// `GET /products/{id}`: however many ask at once, the database is asked once, and nobody waits for a
+/// product that was there before.
 pub(crate) async fn show(
     State(app): State<App>,
     id: Result<Path<u32>, PathRejection>,
-) -> Result<impl IntoResponse, ApiError> {
-    let Path(id) = id.map_err(|_| ApiError::bad_request("the product id must be a number"))?;
-    let page = app
-        .kv
-        .guarded_get(format!("product:{id}"), &GuardedGet::new(TTL), || async {
-            // An absence is an answer, not an error: it is asked for once, too. Whoever adds a
-            // product invalidates its key.
-            let product = app.database.product(id).await;
-            serde_json::to_vec(&product).map_err(|_| ApiError::internal())
-        })
-        .await?;
-    if page == "null" {
-        return Err(ApiError::not_found(format!("no product {id}")));
+) -> Result<Json<Product>, ApiError> {
+    let id = number(id)?;
+    let database = app.database.clone();
+    let read = move |_stale| async move { database.product(id).await.map_err(ApiError::from) };
+    let product = app.products.get(id.to_string(), read).await?;
+    product.map(Json).ok_or_else(|| not_found(id))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Change {
+    name: String,
+    price_cents: u64,
+}
+
+/// `PUT /products/{id}`: changes a product. The next reader gets it as it is now, and no reader who is
+/// under way can bring the old one back. Like [`forget`] it stands for an administrator's call; a real
+/// service lets nobody else make it.
+///
+/// The replica that readers ask never lags here. With one that does, read from the primary after a
+/// change, or invalidate again once the lag has passed.
+///
+/// It invalidates what is cached, after the write, and does not `put` the new product there: of two
+/// changes at once the database keeps the one that it wrote last, and the cache would keep the one that
+/// came last to it, which may be the other.
+///
+/// Where the store fails after the write, the answer is 503, and the client repeats the change.
+pub(crate) async fn change(
+    State(app): State<App>,
+    id: Result<Path<u32>, PathRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Product>, ApiError> {
+    let id = number(id)?;
+    let Change { name, price_cents } = checked(parse(&read_body(body)?)?)?;
+    let worker = app.clone();
+    // To its end, also when the client goes away: the write alone would leave the old product cached.
+    let changed = app.detached(async move {
+        let product = worker.database.change_product(id, name, price_cents).await;
+        worker.products.invalidate(id.to_string()).await?;
+        Ok(product)
+    });
+    changed.await?.map(Json).ok_or_else(|| not_found(id))
+}
+
+/// `DELETE /products/{id}/cached`: the next reader gets the product as the database has it, whoever
+/// changed or added it there, and also where the last query for it has failed.
+pub(crate) async fn forget(
+    State(app): State<App>,
+    id: Result<Path<u32>, PathRejection>,
+) -> Result<StatusCode, ApiError> {
+    app.products.invalidate(number(id)?.to_string()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn checked(change: Change) -> Result<Change, ApiError> {
+    let Change { name, price_cents } = &change;
+    let letters = name.chars().count();
+    if name.trim().is_empty() || letters > MAX_NAME || name.chars().any(char::is_control) {
+        let message = format!("name must be 1 to {MAX_NAME} characters, and no control characters");
+        return Err(ApiError::bad_request(message));
     }
-    Ok(([(header::CONTENT_TYPE, "application/json")], page))
+    if *price_cents > MAX_PRICE_CENTS {
+        let message = format!("price_cents must be from 0 to {MAX_PRICE_CENTS}");
+        return Err(ApiError::bad_request(message));
+    }
+    Ok(change)
+}
+
+fn number(id: Result<Path<u32>, PathRejection>) -> Result<u32, ApiError> {
+    let Path(id) = id.map_err(|_| ApiError::bad_request("the product id must be a number"))?;
+    Ok(id)
+}
+
+fn not_found(id: u32) -> ApiError {
+    ApiError::not_found(format!("no product {id}"))
 }

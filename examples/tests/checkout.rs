@@ -142,3 +142,34 @@ async fn a_stampede_of_two_processes_on_valkey_computes_once() {
     assert_eq!(rows[0][..3], ["unprotected", "100", "100"]);
     assert_eq!(rows[1][..3], ["guarded_get", "100", "1"]);
 }
+
+/// A table of the outage: way, callers, answered, stale, three times, queries, connections.
+fn outage(name: &str, arguments: &[&std::ffi::OsStr]) -> Vec<Vec<String>> {
+    let svg = common::scratch(&format!("{name}.svg"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stampede"));
+    command.args(["--scenario", "outage", "--outage", "1", "--svg"]).arg(&svg).args(arguments);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(std::fs::read_to_string(svg).unwrap().starts_with("<svg"));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let rows = text.lines().skip_while(|row| !row.starts_with("way ")).skip(1).take(3);
+    // The names have two words, or one.
+    let numbers = rows.map(|row| row[12..].split_whitespace().map(str::to_owned).collect());
+    numbers.collect()
+}
+
+#[test]
+fn in_an_outage_everybody_gets_stale_data_and_one_connection_is_in_use() {
+    let rows = outage("outage", &[]);
+    let [none, guarded, stale] = &rows[..] else { panic!("three rows: {rows:?}") };
+    assert_eq!(none[7], "20", "without a cache all connections are in use: {rows:?}");
+    for row in [none, guarded] {
+        assert_ne!(row[0], row[1], "somebody gets no answer: {rows:?}");
+        assert_eq!(row[2], "0", "{rows:?}");
+    }
+    // The value stays for ten times as long as all of it lasts.
+    assert_eq!(stale[0], stale[1], "everybody is answered: {rows:?}");
+    assert_ne!(stale[2], "0", "{rows:?}");
+    // One at a time refreshes, under a lock that outlives its query.
+    assert_eq!(stale[7], "1", "{rows:?}");
+}

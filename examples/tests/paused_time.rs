@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use derp_kv_core::{Dedup, Error, Idempotency, KvStore, KvStoreExt, Result};
+use derp_kv_core::{Cache, Dedup, Error, GuardedGet, Idempotency, KvStore, KvStoreExt, Result};
 use derp_kv_memory::MemoryStore;
 
 // begin: service
@@ -51,10 +51,26 @@ async fn an_hour_of_work_runs_once() -> Result<()> {
 }
 // end: slow
 
+// begin: stale
+#[tokio::test(start_paused = true)]
+async fn an_old_price_is_shown_until_the_new_one_is_there() -> Result<()> {
+    let options = GuardedGet::new(Duration::from_secs(60)).stale(Duration::from_secs(3600));
+    let prices = Cache::<_, u64>::new(MemoryStore::new(), "price:", options);
+    let price = |now: u64| prices.get("kettle", move |_stale| async move { Ok::<_, Error>(now) });
+    assert_eq!(price(4_950).await?, 4_950);
+
+    tokio::time::advance(Duration::from_secs(90)).await;
+    assert_eq!(price(5_250).await?, 4_950);
+    assert!(prices.drain(Duration::from_secs(1)).await);
+    assert_eq!(price(6_000).await?, 5_250);
+    Ok(())
+}
+// end: stale
+
 #[test]
 fn the_page_quotes_this_file() {
     let (page, code) = (include_str!("../TESTING.md"), include_str!("paused_time.rs"));
-    for name in ["service", "test", "slow"] {
+    for name in ["service", "test", "slow", "stale"] {
         let (begin, end) = (format!("// begin: {name}\n"), format!("// end: {name}\n"));
         let quoted = code.split_once(&begin).and_then(|(_, rest)| rest.split_once(&end));
         let quoted = quoted.expect("the marks are there").0;

@@ -5,8 +5,9 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{get, open, order, send, serve, settings, stat, webhook};
+use common::{get, open, order, put, send, serve, serve_on, settings, stat, webhook};
 use derp_kv_core::{KvStore, RateLimit};
+use derp_kv_examples::database::Database;
 use derp_kv_memory::MemoryStore;
 use derp_kv_valkey::test_server::Server;
 use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
@@ -65,6 +66,13 @@ async fn holds_on(kv: Arc<dyn KvStore>) {
     let firsts = answers.iter().filter(|answer| answer.json()["duplicate"] == false);
     assert_eq!(firsts.count(), 1);
     assert_eq!((stat(at, "payments").await, stat(at, "notices").await), (1, 1));
+
+    let changed = put(at, "/products/42", r#"{"name":"blue kettle","price_cents":5250}"#).await;
+    let blue = r#"{"id":42,"name":"blue kettle","price_cents":5250}"#;
+    assert_eq!((changed.status, &*changed.body), (200, blue));
+    let pages = join_all((0..50).map(|_| get(at, "/products/42"))).await;
+    assert!(pages.iter().all(|page| page.body == blue), "{pages:?}");
+    assert_eq!(stat(at, "queries").await, 2, "a change costs one query");
 }
 
 fn app_settings(order_limit: RateLimit) -> derp_kv_examples::app::Settings {
@@ -187,10 +195,8 @@ async fn a_key_with_another_payload_is_422() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_order_is_409_for_its_duplicate() {
-    let slow = Duration::from_secs(4);
-    let at =
-        serve(memory(), derp_kv_examples::app::Settings { database_delay: slow, ..settings() })
-            .await;
+    let slow = Arc::new(Database::new(Duration::from_secs(4)));
+    let at = serve_on(memory(), slow, settings()).await;
     let (first, second) = tokio::join!(order(at, "k1", ORDER), order(at, "k1", ORDER));
     let (done, refused) = if first.status == 201 { (first, second) } else { (second, first) };
     assert_eq!(done.status, 201);

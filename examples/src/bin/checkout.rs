@@ -2,18 +2,23 @@
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use derp_kv_examples::app::{self, Settings};
 use derp_kv_examples::config::Config;
+use derp_kv_examples::database::Database;
 use derp_kv_examples::error::with_causes;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str = "usage: checkout [--config derp.toml] [--listen 127.0.0.1:8080]";
 
-/// How long requests that are under way may take after a signal to stop.
+/// How long the database takes for a query.
+const QUERY: Duration = Duration::from_millis(300);
+
+/// How long requests and refreshes that are under way may take after a signal to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
 struct Options {
@@ -63,7 +68,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
 
-    let (router, drained) = app::service(kv, Settings::default());
+    let (router, drained) = app::service(kv, Arc::new(Database::new(QUERY)), Settings::default());
     println!("listening on http://{} with the {backend} store", listener.local_addr()?);
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let serve = axum::serve(listener, service).with_graceful_shutdown(async move {
@@ -82,7 +87,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     tokio::select! {
         result = finish => result?,
         () = async { let _ = stopped.await; tokio::time::sleep(GRACE).await } => {
-            eprintln!("checkout: stopped with requests under way");
+            eprintln!("checkout: stopped with work under way");
         }
     }
     println!("stopped");

@@ -6,26 +6,66 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use derp_kv_core::{KvStore, RateLimit};
-use derp_kv_examples::app::{self, Settings};
+use derp_kv_examples::app::{self, Drained, Settings};
+use derp_kv_examples::database::Database;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 /// Settings under which only what a test is about limits it.
 pub(crate) fn settings() -> Settings {
-    Settings {
-        database_delay: Duration::from_millis(200),
-        order_limit: RateLimit::new(10_000, Duration::from_secs(60)),
-    }
+    Settings { order_limit: RateLimit::new(10_000, Duration::from_secs(60)), ..Settings::default() }
 }
 
 /// Starts the service in this runtime.
 pub(crate) async fn serve(kv: Arc<dyn KvStore>, settings: Settings) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (router, _) = app::service(kv, settings);
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    tokio::spawn(async move { axum::serve(listener, service).await });
-    address
+    serve_on(kv, Arc::new(Database::new(Duration::from_millis(200))), settings).await
+}
+
+/// Starts the service on a database that the test knows.
+pub(crate) async fn serve_on(
+    kv: Arc<dyn KvStore>,
+    database: Arc<Database>,
+    settings: Settings,
+) -> SocketAddr {
+    let service = Service::start(kv, database, settings).await;
+    // Nobody ever stops it but the end of the runtime.
+    std::mem::forget(service.stop);
+    service.at
+}
+
+/// The service, to be stopped.
+pub(crate) struct Service {
+    pub(crate) at: SocketAddr,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<std::io::Result<()>>,
+    drained: Drained,
+}
+
+impl Service {
+    pub(crate) async fn start(
+        kv: Arc<dyn KvStore>,
+        database: Arc<Database>,
+        settings: Settings,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let (router, drained) = app::service(kv, database, settings);
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        let (stop, stopped) = oneshot::channel();
+        let serve = axum::serve(listener, service).with_graceful_shutdown(async {
+            let _ = stopped.await;
+        });
+        Self { at, stop, serving: tokio::spawn(async { serve.await }), drained }
+    }
+
+    /// Takes no more requests, and waits for what is under way.
+    pub(crate) async fn stop(self) {
+        self.stop.send(()).expect("it runs");
+        self.serving.await.unwrap().unwrap();
+        self.drained.wait().await;
+    }
 }
 
 /// An answer.
@@ -61,7 +101,11 @@ pub(crate) async fn send(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Answer {
-    let mut stream = open(at, method, path, headers, body).await;
+    answer(open(at, method, path, headers, body).await).await
+}
+
+/// Reads the answer to a request.
+pub(crate) async fn answer(mut stream: TcpStream) -> Answer {
     let mut text = String::new();
     stream.read_to_string(&mut text).await.expect("an answer");
     let (head, body) = text.split_once("\r\n\r\n").expect("a head");
@@ -99,6 +143,10 @@ pub(crate) async fn open(
 
 pub(crate) async fn get(at: SocketAddr, path: &str) -> Answer {
     send(at, "GET", path, &[], "").await
+}
+
+pub(crate) async fn put(at: SocketAddr, path: &str, body: &str) -> Answer {
+    send(at, "PUT", path, &[], body).await
 }
 
 pub(crate) async fn order(at: SocketAddr, key: &str, body: &str) -> Answer {

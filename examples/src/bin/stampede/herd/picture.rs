@@ -5,17 +5,17 @@ use std::path::Path;
 use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 
-use crate::herd::Herd;
+use crate::herd::run::Done;
 
 /// Writes an SVG file; callers are sorted by their latency.
-pub(crate) fn write(path: &Path, herds: &[(&str, Herd)]) -> Result<()> {
+pub(crate) fn write(path: &Path, herds: &[(&str, Done)]) -> Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
     draw(path, herds).map_err(|error| anyhow!("cannot write {}: {error}", path.display()))
 }
 
-fn draw(path: &Path, herds: &[(&str, Herd)]) -> Result<(), Box<dyn std::error::Error>> {
+fn draw(path: &Path, herds: &[(&str, Done)]) -> Result<(), Box<dyn std::error::Error>> {
     let root = SVGBackend::new(path, (900, 360)).into_drawing_area();
     root.fill(&WHITE)?;
     let (left, right) = root.split_horizontally(560);
