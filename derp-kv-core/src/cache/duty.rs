@@ -10,12 +10,12 @@ use tokio::time::timeout;
 use crate::cache::fill::Fill;
 use crate::cache::options::{GuardedGet, Storing};
 use crate::cache::rest::{Refreshing, keep_for, rest};
+use crate::cache::tell::{OPERATION, tell};
 use crate::coordinate::lease::Lease;
 use crate::coordinate::nesting::computing;
 use crate::coordinate::run_to_end::RunToEnd;
 use crate::coordinate::work::{Beside, Lead};
 use crate::error::{ErrorKind, Result};
-use crate::operation::Operation;
 use crate::singleflight::flight::Flight;
 #[cfg(feature = "mutants")]
 use crate::singleflight::mutant::Mutant;
@@ -27,11 +27,15 @@ use crate::store::observer::Event;
 /// A computation that fell to this caller. Dropped before it has ended, it leaves its lease to the
 /// newest waiter, or frees it.
 pub(crate) struct Duty<S> {
+    pub(crate) cell: Cell<S>,
+    pub(crate) right: Right,
+}
+
+/// Where a value belongs, and how it is kept there.
+pub(crate) struct Cell<S> {
     pub(crate) store: S,
     pub(crate) key: Bytes,
     pub(crate) options: GuardedGet,
-    pub(crate) operation: Operation,
-    pub(crate) right: Right,
 }
 
 /// What the caller computes as.
@@ -110,31 +114,30 @@ impl<S: KvStore + Clone> Duty<S> {
     /// Works for [`hung_after`](GuardedGet::hung_after). The lock is renewed for twice that time and no
     /// longer: this future may not be polled any more, while the store's runtime goes on renewing.
     async fn work_for_a_while<R>(&self, work: impl Future<Output = R>) -> Option<R> {
-        let hung_after = self.options.hung_after();
-        if let Right::Lead(lead) = &self.right {
-            lead.renew_for(hung_after.saturating_mul(2));
+        let options = &self.cell.options;
+        match &self.right {
+            Right::Lead(lead) => lead.renew_for(options.renewed_for()),
+            Right::Refresh(refreshing) => refreshing.renew_for(options.renewed_for()),
+            Right::Beside(_) => {}
         }
-        if let Right::Refresh(refreshing) = &self.right {
-            refreshing.renew_for(hung_after.saturating_mul(2));
-        }
-        timeout(hung_after, work).await.ok()
+        timeout(options.hung_after(), work).await.ok()
     }
 
     #[cfg(feature = "mutants")]
     fn with_wrong_backoff(mut self, took: Duration) -> Self {
-        if mutant::is(&self.store, Mutant::FreesOnFailure) {
-            self.options.backoff = Some(Duration::ZERO);
-        } else if mutant::is(&self.store, Mutant::CoolsDownFromTheStart) {
+        if mutant::is(&self.cell.store, Mutant::FreesOnFailure) {
+            self.cell.options.backoff = Some(Duration::ZERO);
+        } else if mutant::is(&self.cell.store, Mutant::CoolsDownFromTheStart) {
             let least = Duration::from_millis(1);
-            let backoff = self.options.refresh_backoff();
-            self.options.backoff = backoff.map(|backoff| backoff.saturating_sub(took).max(least));
+            let backoff = self.cell.options.refresh_backoff();
+            self.cell.options.backoff =
+                backoff.map(|backoff| backoff.saturating_sub(took).max(least));
         }
         self
     }
 
     async fn end<T, E>(self, result: Result<Computed<T>, E>) -> Result<T, E> {
-        let Self { store, key, options, operation, right } = self;
-        let cell = Cell { store, key, options, operation };
+        let Self { cell, right } = self;
         match right {
             Right::Lead(lead) => cell.end_lead(lead, result).await,
             Right::Refresh(refreshing) => cell.end_refresh(refreshing, result).await,
@@ -143,15 +146,11 @@ impl<S: KvStore + Clone> Duty<S> {
     }
 }
 
-/// Where the value belongs.
-struct Cell<S> {
-    store: S,
-    key: Bytes,
-    options: GuardedGet,
-    operation: Operation,
-}
-
 impl<S: KvStore + Clone> Cell<S> {
+    pub(crate) fn of(store: &S, key: &[u8], options: GuardedGet) -> Self {
+        Self { store: store.clone(), key: Bytes::copy_from_slice(key), options }
+    }
+
     fn end_beside<T, E>(&self, beside: Beside, result: Result<Computed<T>, E>) -> Result<T, E> {
         let unkept = beside.unkept();
         match result {
@@ -230,7 +229,7 @@ impl<S: KvStore + Clone> Cell<S> {
                 {
                     let _ = self.store.set(&self.key, &stale, self.options.stored_for()).await;
                 }
-                tell(&self.store, Event::RefreshFailed { operation: self.operation });
+                tell(&self.store, Event::RefreshFailed { operation: OPERATION });
                 lead.flight().fail();
                 let cools_down = match backoff {
                     Some(backoff) => lead.cool_down(backoff).await.unwrap_or(false),
@@ -312,13 +311,7 @@ impl<S: KvStore + Clone> Cell<S> {
     }
 
     fn not_kept(&self, kind: ErrorKind) {
-        tell(&self.store, Event::NotKept { operation: self.operation, kind });
-    }
-}
-
-fn tell<S: KvStore>(store: &S, event: Event) {
-    if let Some(observer) = store.observer() {
-        observer.event(event);
+        tell(&self.store, Event::NotKept { operation: OPERATION, kind });
     }
 }
 

@@ -3,9 +3,10 @@ use bytes::Bytes;
 use crate::cache::duty::Computed;
 use crate::cache::fill::Fill;
 use crate::cache::freshness::{Age, Got, Source, StaleCause};
-use crate::cache::lookup::{Asked, Lookup, OPERATION};
+use crate::cache::lookup::{Asked, Lookup};
 use crate::cache::options::GuardedGet;
 use crate::cache::refresh::{Claimed, joined, serve};
+use crate::cache::tell::OPERATION;
 use crate::error::{Error, ErrorKind, Result};
 #[cfg(feature = "mutants")]
 use crate::singleflight::mutant::Mutant;

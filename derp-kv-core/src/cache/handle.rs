@@ -7,8 +7,9 @@ use bytes::Bytes;
 use crate::cache::background::Background;
 use crate::cache::codec::{Codec, Json};
 use crate::cache::invalidate::{invalidate, refresh};
-use crate::cache::lookup::{Lookup, OPERATION};
+use crate::cache::lookup::Lookup;
 use crate::cache::options::{GuardedGet, Storing};
+use crate::cache::tell::OPERATION;
 use crate::cache::typed::Typed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::operation::Operation;
@@ -135,9 +136,7 @@ impl<S, T, C> Cache<S, T, C> {
     pub(crate) fn full_key(&self, key: impl AsRef<[u8]>) -> Bytes {
         [&self.prefix[..], key.as_ref()].concat().into()
     }
-}
 
-impl<S, T, C> Cache<S, T, C> {
     /// The same cache on another store, such as a tenant's: what runs in the background is shared.
     ///
     /// ```

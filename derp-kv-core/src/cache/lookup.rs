@@ -2,15 +2,15 @@
 
 use bytes::Bytes;
 
-use crate::cache::duty::{Duty, Right};
+use crate::cache::duty::{Cell, Duty, Right};
 use crate::cache::freshness::{StaleCause, Window};
 use crate::cache::options::{GuardedGet, OnStoreError};
 use crate::cache::refresh::Refresh;
+use crate::cache::tell::{OPERATION, tell};
 use crate::coordinate::contention::{Contention, Patience, Turn};
 use crate::coordinate::entry::{Entry, Reading};
 use crate::coordinate::keys::check_cache_key;
 use crate::error::{Error, ErrorKind, Result};
-use crate::operation::Operation;
 use crate::singleflight::flights::Purpose;
 #[cfg(feature = "mutants")]
 use crate::singleflight::mutant::Mutant;
@@ -18,8 +18,6 @@ use crate::store::kv_store::KvStore;
 #[cfg(feature = "mutants")]
 use crate::store::mutant;
 use crate::store::observer::Event;
-
-pub(crate) const OPERATION: Operation = Operation::GuardedGet;
 
 /// One caller that wants the value of a key.
 pub(crate) struct Lookup<'a, S> {
@@ -57,9 +55,7 @@ impl<'a, S: KvStore + Clone> Lookup<'a, S> {
 
     /// From now on treats a stored value equal to `value` as missing.
     pub(crate) fn ignore(&mut self, value: Bytes) {
-        if let Some(observer) = self.store.observer() {
-            observer.event(Event::Undecodable { operation: OPERATION });
-        }
+        tell(self.store, Event::Undecodable { operation: OPERATION });
         self.ignored = Some(value);
     }
 
@@ -94,7 +90,7 @@ impl<'a, S: KvStore + Clone> Lookup<'a, S> {
         window: Window,
         seen: &Entry,
     ) -> Result<Refresh<S>, StaleCause> {
-        Refresh::board(self.store, self.key, self.options, OPERATION, window, seen)
+        Refresh::board(self.store, self.key, self.options, window, seen)
     }
 
     fn contention(&self) -> Contention<'_, S> {
@@ -114,12 +110,6 @@ impl<'a, S: KvStore + Clone> Lookup<'a, S> {
     }
 
     fn duty(&self, right: Right) -> Box<Duty<S>> {
-        Box::new(Duty {
-            store: self.store.clone(),
-            key: Bytes::copy_from_slice(self.key),
-            options: self.options,
-            operation: OPERATION,
-            right,
-        })
+        Box::new(Duty { cell: Cell::of(self.store, self.key, self.options), right })
     }
 }

@@ -18,9 +18,10 @@ use crate::cache::duty::Duty;
 use crate::cache::fill::{Fill, IntoFill};
 use crate::cache::freshness::{Age, StaleCause};
 use crate::cache::handle::{ASKS, Cache, abandoned, disagreement};
-use crate::cache::lookup::{Asked, Lookup, OPERATION};
+use crate::cache::lookup::{Asked, Lookup};
 use crate::cache::options::OnStoreError;
 use crate::cache::refresh::{Claimed, Refresh, serve};
+use crate::cache::tell::OPERATION;
 use crate::cache::typed::Typed;
 use crate::coordinate::entry::Entry;
 use crate::coordinate::nesting::{computing_all, inherited};
@@ -386,7 +387,7 @@ where
         // Which of the keys made it fail, nobody knows: the others must not cool down for it. Where
         // there is a value to serve, they may.
         let missing = duties.iter_mut().filter(|duty| !duty.refreshes());
-        missing.for_each(|duty| duty.options.backoff = Some(Duration::ZERO));
+        missing.for_each(|duty| duty.cell.options.backoff = Some(Duration::ZERO));
     }
     let flights: Vec<_> = duties.iter().map(|duty| duty.flight().clone()).collect();
     let mut senders = Vec::with_capacity(duties.len());

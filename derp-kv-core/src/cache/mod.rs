@@ -14,4 +14,5 @@ pub(crate) mod many;
 pub(crate) mod options;
 pub(crate) mod refresh;
 pub(crate) mod rest;
+pub(crate) mod tell;
 pub(crate) mod typed;

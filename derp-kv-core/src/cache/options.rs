@@ -234,10 +234,15 @@ impl GuardedGet {
         self.lock_ttl.saturating_mul(10)
     }
 
+    /// For how long a lock is renewed while nobody says that its computation goes on.
+    pub(crate) fn renewed_for(&self) -> Duration {
+        self.hung_after().saturating_mul(2)
+    }
+
     /// The lease of a computation. It ends by itself, though the store's runtime goes on renewing it, where
     /// nobody drives the caller's runtime any more.
     pub(crate) fn lease(&self) -> Terms {
-        Terms { ttl: self.lock_ttl, renewed_for: Some(self.hung_after().saturating_mul(2)) }
+        Terms { ttl: self.lock_ttl, renewed_for: Some(self.renewed_for()) }
     }
 
     /// Whether the expiry of a value is read with it.

@@ -1,8 +1,6 @@
 //! Refreshing a value that is there, while everybody else gets it as it is.
 
-use bytes::Bytes;
-
-use crate::cache::duty::{Duty, Right};
+use crate::cache::duty::{Cell, Duty, Right};
 use crate::cache::freshness::{Age, Freshness, Got, Source, StaleCause, Window};
 use crate::cache::options::GuardedGet;
 use crate::cache::rest::{Refreshing, keep_for};
@@ -10,7 +8,6 @@ use crate::coordinate::entry::{Entry, Reading};
 use crate::coordinate::keys::lock_key;
 use crate::coordinate::lease::{Acquired, Lease, check_runtime};
 use crate::coordinate::work::Lead;
-use crate::operation::Operation;
 use crate::singleflight::aboard::Aboard;
 use crate::singleflight::flights::{Purpose, Seat};
 #[cfg(feature = "mutants")]
@@ -21,10 +18,7 @@ use crate::store::mutant;
 
 /// The right of this process to try for a refresh. Dropped, it goes to the next caller.
 pub(crate) struct Refresh<S> {
-    store: S,
-    key: Bytes,
-    options: GuardedGet,
-    operation: Operation,
+    cell: Cell<S>,
     window: Window,
     aboard: Aboard,
 }
@@ -49,7 +43,6 @@ impl<S: KvStore + Clone> Refresh<S> {
         store: &S,
         key: &[u8],
         options: GuardedGet,
-        operation: Operation,
         window: Window,
         seen: &Entry,
     ) -> Result<Self, StaleCause> {
@@ -68,16 +61,16 @@ impl<S: KvStore + Clone> Refresh<S> {
                 })?
             }
         };
-        let (store, key) = (store.clone(), Bytes::copy_from_slice(key));
         let aboard = Aboard::new(seat);
         // Longer than a refresh runs that nobody wants, see `hung_after`.
-        aboard.flight().is_over_after(options.hung_after().saturating_mul(2));
-        Ok(Self { store, key, options, operation, window, aboard })
+        aboard.flight().is_over_after(options.renewed_for());
+        Ok(Self { cell: Cell::of(store, key, options), window, aboard })
     }
 
     /// Takes the lock, and looks whether the value is still the one that was `seen`.
     pub(crate) async fn claim(self, seen: &Entry) -> Claimed<S> {
-        let Self { store, key, options, operation, window, aboard } = self;
+        let Self { cell, window, aboard } = self;
+        let Cell { store, key, options } = &cell;
         let pause = |aboard: Aboard, cause: StaleCause| {
             let flight = aboard.flight().clone();
             if cause == StaleCause::Failed {
@@ -86,19 +79,19 @@ impl<S: KvStore + Clone> Refresh<S> {
             keep_for(&flight, aboard, options.retry_delay);
             Claimed::Not(cause)
         };
-        let lock = lock_key(&key);
+        let lock = lock_key(key);
         #[cfg(feature = "mutants")]
-        let lock = if mutant::is(&store, Mutant::RefreshesForEverybody) {
+        let lock = if mutant::is(store, Mutant::RefreshesForEverybody) {
             lock_key(crate::coordinate::token::token().unwrap_or_default().as_bytes())
         } else {
             lock
         };
-        let lease = match Lease::acquire(&store, lock, None, options.lease()).await {
+        let lease = match Lease::acquire(store, lock, None, options.lease()).await {
             Ok(Acquired::Lease(lease)) => lease,
             Ok(Acquired::Held) => return pause(aboard, StaleCause::Refreshing),
             Ok(Acquired::Late) | Err(_) => return pause(aboard, StaleCause::Failed),
         };
-        let seen = match (Reading { timed: true, ignored: None }).read(&store, &key).await {
+        let seen = match (Reading { timed: true, ignored: None }).read(store, key).await {
             Ok(Some(now)) if now.value != seen.value || window.age(now.left()) == Age::Fresh => {
                 // Whether it could be released matters to nobody: the value is there.
                 let _ = lease.release().await;
@@ -110,8 +103,8 @@ impl<S: KvStore + Clone> Refresh<S> {
         };
         aboard.take_lead();
         let lead = Lead::new(aboard, lease);
-        let right = Right::Refresh(Refreshing::new(&store, operation, lead, options.retry_delay));
-        let duty = Box::new(Duty { store, key, options, operation, right });
+        let right = Right::Refresh(Refreshing::new(store, lead, options.retry_delay));
+        let duty = Box::new(Duty { cell, right });
         Claimed::Duty { duty, seen }
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+use crate::cache::tell::{OPERATION, tell};
 use crate::coordinate::work::Lead;
-use crate::operation::Operation;
 use crate::singleflight::flight::Flight;
 use crate::store::kv_store::KvStore;
 use crate::store::observer::Event;
@@ -35,17 +35,16 @@ pub(crate) struct Refreshing {
     lead: Option<Lead>,
     flight: Arc<Flight>,
     store: Arc<dyn KvStore>,
-    operation: Operation,
     pause: Duration,
 }
 
 impl Refreshing {
-    pub(crate) fn new<S>(store: &S, operation: Operation, lead: Lead, pause: Duration) -> Self
+    pub(crate) fn new<S>(store: &S, lead: Lead, pause: Duration) -> Self
     where
         S: KvStore + Clone,
     {
         let flight = lead.flight().clone();
-        Self { lead: Some(lead), flight, store: Arc::new(store.clone()), operation, pause }
+        Self { lead: Some(lead), flight, store: Arc::new(store.clone()), pause }
     }
 
     pub(crate) fn flight(&self) -> &Arc<Flight> {
@@ -68,9 +67,7 @@ impl Drop for Refreshing {
     fn drop(&mut self) {
         let Some(mut lead) = self.lead.take() else { return };
         lead.let_go();
-        if let Some(observer) = self.store.observer() {
-            observer.event(Event::RefreshFailed { operation: self.operation });
-        }
+        tell(&self.store, Event::RefreshFailed { operation: OPERATION });
         self.flight.fail();
         keep_for(&self.flight, lead, self.pause);
     }

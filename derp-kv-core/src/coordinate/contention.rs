@@ -129,10 +129,7 @@ impl<S: KvStore + Clone> Contention<'_, S> {
             None => Seat::alone(),
             Some(flights) => flights.open(self.purpose, self.key, None).ok()?,
         };
-        let aboard = Aboard::new(seat);
-        if let Some(ignored) = self.reading.ignored {
-            aboard.flight().ignore(Bytes::copy_from_slice(ignored));
-        }
+        let aboard = self.aboard(seat);
         let claimed = match down {
             Some(kind) => Err(kind),
             None => claim(self.store, self.key, self.reading, self.tag, self.lease)
@@ -183,15 +180,21 @@ impl<S: KvStore + Clone> Contention<'_, S> {
         self.check_runtime()?;
         let seat =
             flights.map_or_else(Seat::alone, |flights| flights.board(self.purpose, self.key));
-        let aboard = Aboard::new(seat);
-        if let Some(ignored) = self.reading.ignored {
-            aboard.flight().ignore(Bytes::copy_from_slice(ignored));
-        }
+        let aboard = self.aboard(seat);
         if let Some(why) = down {
             aboard.cannot_keep(why);
             aboard.open_place(self.lease.ttl);
         }
         Ok(aboard)
+    }
+
+    /// Goes aboard. What this caller cannot decode counts as none for all.
+    fn aboard(&self, seat: Seat) -> Aboard {
+        let aboard = Aboard::new(seat);
+        if let Some(ignored) = self.reading.ignored {
+            aboard.flight().ignore(Bytes::copy_from_slice(ignored));
+        }
+        aboard
     }
 
     /// Waits aboard. An error is the store's, as another caller aboard has seen it.
