@@ -7,11 +7,11 @@
 mod common;
 
 use std::env;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use common::stage::{ROLE, Stage, setting, stores_of_worker, succeed, unix_millis, wait_until};
 use common::{config, connect, ends};
 use derp_kv_core::{
     Cache, Error, ErrorKind, Freshness, GuardedGet, KvStore, KvStoreExt, OnStoreError,
@@ -19,14 +19,10 @@ use derp_kv_core::{
 use derp_kv_valkey::ValkeyStore;
 use derp_kv_valkey::test_server::{Reply, Server};
 use futures_util::future::join_all;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
-const ROLE: &str = "DERP_KV_TEST_ROLE";
-const PORT: &str = "DERP_KV_TEST_PORT";
-/// Another server, for what the test itself has to tell and to ask.
-const CONTROL_PORT: &str = "DERP_KV_TEST_CONTROL_PORT";
 const INVALIDATIONS: &str = "DERP_KV_INVALIDATIONS";
 
 /// Only guards against a hang.
@@ -41,72 +37,26 @@ const LOCK: &str = "k:lock";
 const BEGAN: &[u8] = b"began";
 const READY: &[u8] = b"ready";
 
-async fn connect_to(port: u16) -> ValkeyStore {
-    connect(("127.0.0.1".to_owned(), port)).await
+/// Two servers, the one under test with the value 0, which is stale.
+async fn open() -> Stage {
+    let stage = Stage::open().await;
+    stage.kv.set(KEY.as_bytes(), b"0", Some(STALE)).await.unwrap();
+    stage
 }
 
-/// A server with the value 0, which is stale, and one beside it for the test's own words.
-struct Stage {
-    server: Server,
-    kv: ValkeyStore,
-    beside: Server,
-    control: ValkeyStore,
+/// A process that asks until it gets a new value. If it `hangs`, a refresh of its own never ends.
+fn spawn(stage: &Stage, role: &str) -> Child {
+    stage.worker(role).spawn().expect("start a worker")
 }
 
-impl Stage {
-    async fn open() -> Self {
-        let (server, beside) = (Server::start().await.unwrap(), Server::start().await.unwrap());
-        let (kv, control) = (connect(server.address()).await, connect(beside.address()).await);
-        kv.set(KEY.as_bytes(), b"0", Some(STALE)).await.unwrap();
-        Self { server, kv, beside, control }
-    }
-
-    /// A process that asks until it gets a new value. With `hangs`, a refresh of its own never ends.
-    fn spawn(&self, role: &str) -> Child {
-        Command::new(env::current_exe().expect("the path of this test"))
-            .args(["worker", "--exact", "--nocapture"])
-            .env(ROLE, role)
-            .env(PORT, self.server.port().to_string())
-            .env(CONTROL_PORT, self.beside.port().to_string())
-            .stdout(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("start a worker")
-    }
-
-    async fn count(&self, key: &[u8]) -> i64 {
-        self.control.incr(key, 0, None).await.unwrap().value
-    }
-
-    async fn wait_until(&self, key: &[u8], count: i64) {
-        let reached = async {
-            while self.count(key).await < count {
-                sleep(Duration::from_millis(2)).await;
-            }
-        };
-        timeout(HANG, reached).await.expect("the workers hang");
-    }
-
-    /// When the lock expires, in milliseconds since 1970.
-    async fn lock_expires(&self) -> i64 {
-        self.server.command(&["PEXPIRETIME", LOCK]).await.unwrap().int().unwrap()
-    }
-}
-
-fn unix_millis() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    i64::try_from(now.as_millis()).expect("some time yet")
-}
-
-fn setting(name: &str) -> Option<u16> {
-    env::var(name).ok()?.parse().ok()
+async fn count(stage: &Stage, key: &[u8]) -> i64 {
+    stage.control.incr(key, 0, None).await.unwrap().value
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn worker() {
     let Ok(role) = env::var(ROLE) else { return };
-    let kv = connect_to(setting(PORT).expect("set by the test")).await;
-    let control = connect_to(setting(CONTROL_PORT).expect("set by the test")).await;
+    let (kv, control) = stores_of_worker().await;
     let cache = Cache::<_, i64>::new(kv, "", OPTIONS);
     let mut ready = false;
     loop {
@@ -138,25 +88,22 @@ async fn worker() {
 /// A process that is killed while it refreshes is succeeded by exactly one other, when its lock expires.
 #[tokio::test]
 async fn a_killed_refresher_is_succeeded_by_exactly_one() {
-    let stage = Stage::open().await;
-    let mut refresher = stage.spawn("hangs");
-    stage.wait_until(BEGAN, 1).await;
-    let others: Vec<_> = (0..2).map(|_| stage.spawn("refreshes")).collect();
-    stage.wait_until(READY, 3).await;
+    let stage = open().await;
+    let mut refresher = spawn(&stage, "hangs");
+    wait_until(&stage.control, BEGAN, 1).await;
+    let others: Vec<_> = (0..2).map(|_| spawn(&stage, "refreshes")).collect();
+    wait_until(&stage.control, READY, 3).await;
     // Longer than an unrenewed lock lasts: all of them are still answered, and none refreshes.
     sleep(LOCK_TTL + LOCK_TTL / 4).await;
-    assert_eq!(stage.count(BEGAN).await, 1, "the lock was not renewed");
+    assert_eq!(count(&stage, BEGAN).await, 1, "the lock was not renewed");
     refresher.kill().await.unwrap();
-    let expires = stage.lock_expires().await;
-    stage.wait_until(BEGAN, 2).await;
+    let expires = stage.expires(LOCK.as_bytes()).await;
+    wait_until(&stage.control, BEGAN, 2).await;
     let now = unix_millis();
     assert!(now >= expires, "{} ms before the lock of the dead expired", expires - now);
     assert!(now - expires < 500, "{} ms after the lock of the dead expired", now - expires);
-    for mut other in others {
-        let status = timeout(HANG, other.wait()).await.expect("a worker hangs").unwrap();
-        assert!(status.success(), "a worker failed: {status}");
-    }
-    assert_eq!(stage.count(BEGAN).await, 2, "one successor");
+    succeed(others).await;
+    assert_eq!(count(&stage, BEGAN).await, 2, "one successor");
     assert_eq!(stage.kv.get(KEY.as_bytes()).await.unwrap().as_deref(), Some(&b"2"[..]));
     assert_eq!(stage.kv.get(LOCK.as_bytes()).await.unwrap(), None);
 }

@@ -3,23 +3,20 @@
 //! The test binary starts itself again as a worker: [`worker`] is a test that does nothing unless
 //! the environment says what to do.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::env;
-use std::process::Stdio;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use common::stage::{ROLE, Stage, setting, stores_of_worker, succeed, unix_millis, wait_until};
 use derp_kv_core::{Error, ErrorKind, GuardedGet, Idempotency, KvStore, KvStoreExt};
-use derp_kv_valkey::test_server::Server;
-use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
+use derp_kv_valkey::ValkeyStore;
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
-use tokio::process::{Child, Command};
+use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
 
-const ROLE: &str = "DERP_KV_TEST_ROLE";
-const PORT: &str = "DERP_KV_TEST_PORT";
-/// Another server, for what the test itself has to tell and to ask: its commands do not count.
-const CONTROL_PORT: &str = "DERP_KV_TEST_CONTROL_PORT";
 const CALLERS: &str = "DERP_KV_TEST_CALLERS";
 const SLOW_MS: &str = "DERP_KV_TEST_SLOW_MS";
 /// A worker begins at the start of this number.
@@ -38,41 +35,16 @@ const START: &[u8] = b"start";
 /// The longest wait of a caller, in milliseconds, for each process.
 const LONGEST: &str = "longest:";
 
-async fn connect(port: u16) -> ValkeyStore {
-    let config = ValkeyConfig::default().addresses([("127.0.0.1", port)]);
-    ValkeyStore::connect(config).await.expect("connect")
-}
-
-/// The server under test, and one beside it for the test's own words.
-struct Stage {
-    server: Server,
-    kv: ValkeyStore,
-    beside: Server,
-    control: ValkeyStore,
-}
-
 impl Stage {
-    async fn open() -> Self {
-        let (server, beside) = (Server::start().await.unwrap(), Server::start().await.unwrap());
-        let (kv, control) = (connect(server.port()).await, connect(beside.port()).await);
-        Self { server, kv, beside, control }
-    }
-
     fn spawn(&self, role: &str, callers: usize, slow: Duration) -> Child {
         self.spawn_for(1, role, callers, slow)
     }
 
     fn spawn_for(&self, wave: i64, role: &str, callers: usize, slow: Duration) -> Child {
-        Command::new(env::current_exe().expect("the path of this test"))
-            .args(["worker", "--exact", "--nocapture"])
-            .env(ROLE, role)
-            .env(PORT, self.server.port().to_string())
-            .env(CONTROL_PORT, self.beside.port().to_string())
+        self.worker(role)
             .env(CALLERS, callers.to_string())
             .env(SLOW_MS, slow.as_millis().to_string())
             .env(WAVE, wave.to_string())
-            .stdout(Stdio::null())
-            .kill_on_drop(true)
             .spawn()
             .expect("start a worker")
     }
@@ -126,12 +98,6 @@ impl Stage {
             .collect()
     }
 
-    /// When the lock of the holder expires, in milliseconds since 1970: only a renewal moves it.
-    async fn lock_expires(&self) -> i64 {
-        let lock = String::from_utf8_lossy(LOCK);
-        self.server.command(&["PEXPIRETIME", &lock]).await.unwrap().int().unwrap()
-    }
-
     async fn no_lock_is_left(&self) {
         for lock in [LOCK, RECORD_LOCK] {
             assert_eq!(self.kv.get(lock).await.unwrap(), None, "a lock is left");
@@ -139,20 +105,19 @@ impl Stage {
     }
 }
 
-fn setting(name: &str) -> u64 {
-    env::var(name).ok().and_then(|text| text.parse().ok()).expect("set by the test")
+fn number(name: &str) -> u64 {
+    setting(name).expect("set by the test")
 }
 
 /// One process of callers, which start together with those of the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn worker() {
     let Ok(role) = env::var(ROLE) else { return };
-    let port = |name| u16::try_from(setting(name)).expect("a port");
-    let (kv, control) = (connect(port(PORT)).await, connect(port(CONTROL_PORT)).await);
-    let slow = Duration::from_millis(setting(SLOW_MS));
+    let (kv, control) = stores_of_worker().await;
+    let slow = Duration::from_millis(number(SLOW_MS));
     control.incr(READY, 1, None).await.unwrap();
-    wait_until(&control, START, i64::try_from(setting(WAVE)).unwrap()).await;
-    let calls = (0..setting(CALLERS)).map(|_| {
+    wait_until(&control, START, i64::try_from(number(WAVE)).unwrap()).await;
+    let calls = (0..number(CALLERS)).map(|_| {
         let (kv, control, role) = (kv.clone(), control.clone(), role.clone());
         tokio::spawn(async move {
             let began = Instant::now();
@@ -198,30 +163,6 @@ async fn ordered(kv: &ValkeyStore, control: &ValkeyStore, slow: Duration) {
             Err(error) if error.kind() == ErrorKind::InProgress => {}
             Err(error) => panic!("{error:?}"),
         }
-    }
-}
-
-async fn wait_until(kv: &ValkeyStore, key: &[u8], count: i64) {
-    let reached = async {
-        loop {
-            let value = kv.get(key).await.unwrap();
-            let now: i64 = value
-                .as_deref()
-                .and_then(|value| std::str::from_utf8(value).ok()?.parse().ok())
-                .unwrap_or(0);
-            if now >= count {
-                return;
-            }
-            kv.wait_for_change(key, value.as_deref(), Duration::from_millis(20)).await;
-        }
-    };
-    timeout(HANG, reached).await.expect("the workers hang");
-}
-
-async fn succeed(workers: Vec<Child>) {
-    for mut worker in workers {
-        let status = timeout(HANG, worker.wait()).await.expect("a worker hangs").unwrap();
-        assert!(status.success(), "a worker failed: {status}");
     }
 }
 
@@ -273,11 +214,11 @@ async fn holder_killed_after(renewals: u32) {
     wait_until(&stage.control, BEGAN, 1).await;
     stage.control.incr(START, 1, None).await.unwrap();
 
-    let mut expires = stage.lock_expires().await;
+    let mut expires = stage.expires(LOCK).await;
     for _ in 0..renewals {
         let renewed = async {
             loop {
-                match stage.lock_expires().await {
+                match stage.expires(LOCK).await {
                     same if same == expires => sleep(Duration::from_millis(5)).await,
                     later => return later,
                 }
@@ -289,7 +230,7 @@ async fn holder_killed_after(renewals: u32) {
     sleep(LOCK_TTL / 24).await;
     holder.kill().await.unwrap();
     let killed = Instant::now();
-    assert_eq!(stage.lock_expires().await, expires, "killed after another renewal");
+    assert_eq!(stage.expires(LOCK).await, expires, "killed after another renewal");
 
     wait_until(&stage.control, BEGAN, 2).await;
     let (succeeded, now) = (killed.elapsed(), unix_millis());
@@ -299,11 +240,6 @@ async fn holder_killed_after(renewals: u32) {
     assert_eq!(stage.executions().await, "2", "one successor");
     let scenario = format!("6 x 1, holder killed after renewal {renewals}");
     stage.report(&scenario, "1 + 1", succeeded).await;
-}
-
-fn unix_millis() -> i64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
-    i64::try_from(now.as_millis()).expect("some time yet")
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test target uses a part")]
 #![allow(unreachable_pub, reason = "a module of several test targets")]
 
+pub mod stage;
+
 use std::collections::HashSet;
 use std::fmt::Display;
 use std::sync::Arc;
