@@ -5,13 +5,12 @@ mod common;
 use std::time::Duration;
 
 use common::scripted::{Failure, gated, scripted};
-use common::{drop_after, process};
+use common::{Owns, drop_after, process};
 use derp_kv_core::{
-    Error, ErrorKind, Expiry, GuardedGet, KvStore, KvStoreExt, Layer, Layered, Lease, Lock,
-    Operation, Result,
+    Error, ErrorKind, Expiry, GuardedGet, KvStore, KvStoreExt, Layered, Lease, Lock, Operation,
 };
 use derp_kv_memory::{ManualClock, MemoryStore};
-use tokio::runtime::{Handle, Runtime};
+use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep};
 
 const TTL: Duration = Duration::from_secs(3);
@@ -103,25 +102,6 @@ fn a_lease_whose_runtime_has_ended_is_lost_to_its_holder_and_expires() {
         drop(lease);
         let left = runtime.block_on(kv.ttl(LOCK)).unwrap();
         assert!(!matches!(left, Some(Expiry::Never)), "{left:?}");
-    }
-}
-
-/// A store whose background work has a runtime of its own.
-#[derive(Clone, Debug)]
-struct Owns(Handle);
-
-impl Layer for Owns {
-    async fn around<T: Send>(
-        &self,
-        _: Operation,
-        _: Option<&[u8]>,
-        call: impl Future<Output = Result<T>> + Send,
-    ) -> Result<T> {
-        call.await
-    }
-
-    fn runtime(&self, _: Option<Handle>) -> Option<Handle> {
-        Some(self.0.clone())
     }
 }
 

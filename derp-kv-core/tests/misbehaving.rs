@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::process;
+use common::{Owns, process};
 use derp_kv_core::{
     Cache, Error, ErrorKind, Event, Fill, Flights, Freshness, GuardedGet, KvStore, KvStoreExt,
     Layer, Layered, Observer, Operation, Source, StaleCause,
@@ -14,6 +14,7 @@ use derp_kv_core::{
 use derp_kv_memory::MemoryStore;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
+use tokio::runtime::Builder;
 use tokio::time::{Instant, advance, sleep, timeout};
 
 const TTL: Duration = Duration::from_secs(60);
@@ -218,30 +219,8 @@ async fn a_refresh_whose_value_is_not_kept_is_not_begun_again_at_once() {
 /// for ever, and keeps nobody from refreshing.
 #[test]
 fn a_runtime_that_stands_still_pins_nothing() {
-    use std::sync::OnceLock;
-    use tokio::runtime::{Builder, Runtime};
-
-    #[derive(Clone, Debug)]
-    struct OwnRuntime;
-    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-    impl Layer for OwnRuntime {
-        async fn around<T: Send>(
-            &self,
-            _: Operation,
-            _: Option<&[u8]>,
-            call: impl Future<Output = Result<T, Error>> + Send,
-        ) -> Result<T, Error> {
-            call.await
-        }
-
-        fn runtime(&self, _: Option<tokio::runtime::Handle>) -> Option<tokio::runtime::Handle> {
-            let make =
-                || Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
-            Some(RUNTIME.get_or_init(make).handle().clone())
-        }
-    }
-
-    let kv = Layered::new(MemoryStore::new(), OwnRuntime);
+    let own = Builder::new_multi_thread().worker_threads(1).enable_time().build().unwrap();
+    let kv = Layered::new(MemoryStore::new(), Owns(own.handle().clone()));
     let options = GuardedGet::new(Duration::from_millis(1))
         .stale(100 * TTL)
         .lock_ttl(Duration::from_millis(50));
@@ -262,8 +241,8 @@ fn a_runtime_that_stands_still_pins_nothing() {
     driven.block_on(async {
         for key in ["n:cold:lock", "n:stale:lock"] {
             let gone = async {
-                while kv.exists(key.as_bytes()).await.unwrap() {
-                    kv.wait_for_change(key.as_bytes(), None, Duration::from_millis(10)).await;
+                while let Some(lock) = kv.get(key.as_bytes()).await.unwrap() {
+                    kv.wait_for_change(key.as_bytes(), Some(&lock), LOCK_TTL).await;
                 }
             };
             timeout(TTL, gone).await.expect("it is renewed for a second and a little");

@@ -12,6 +12,7 @@ use derp_kv_core::{
     Error, ErrorKind, Flights, KvStore, Layer, Layered, Operation, Prefixed, Result,
 };
 use derp_kv_memory::MemoryStore;
+use tokio::runtime::Handle;
 
 /// A handle as another process would have: the same data, flights of its own, and an await point
 /// before and after each call.
@@ -42,6 +43,25 @@ impl Layer for Far {
 
     fn flights<'a>(&'a self, _: Option<&'a Flights>) -> Option<&'a Flights> {
         Some(&self.flights)
+    }
+}
+
+/// A store whose background work has a runtime of its own.
+#[derive(Clone, Debug)]
+pub(crate) struct Owns(pub(crate) Handle);
+
+impl Layer for Owns {
+    async fn around<T: Send>(
+        &self,
+        _: Operation,
+        _: Option<&[u8]>,
+        call: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        call.await
+    }
+
+    fn runtime(&self, _: Option<Handle>) -> Option<Handle> {
+        Some(self.0.clone())
     }
 }
 
