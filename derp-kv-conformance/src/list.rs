@@ -269,6 +269,17 @@ macro_rules! for_each_law {
                     "a change wakes all who wait for it, however many wait, on however many keys, and whoever has gone",
                     since "0.1.0";
             }
+            step {
+                is_atomic:
+                    "racing steps of several handles come to what the core makes of them in some order",
+                    since "0.1.0";
+                agrees_with_the_core:
+                    "over any history, a step answers and leaves what the core makes of what was there",
+                    since "0.1.0";
+                denial_writes_nothing:
+                    "a step that is denied, or only looks, leaves value and expiry as they were",
+                    since "0.1.0";
+            }
             helpers {
                 guarded_get_keeps_what_it_computes:
                     "a value is computed once and read by every process, with its TTL",
@@ -322,10 +333,25 @@ macro_rules! for_each_law {
                     "a counter without expiry is given one",
                     since "0.1.0";
                 rate_limit_binds_at_once:
-                    "a window that is cut binds the calls that were counted before",
+                    "a limit that is changed binds the calls that were counted before, in both directions",
                     since "0.1.0";
                 rate_limit_counts_costs:
                     "a call counts its cost, and a peek counts nothing",
+                    since "0.1.0";
+                rate_limit_keeps_its_bound:
+                    "no window holds more than a strict limit, nor any time more than a smooth one lets pass in it",
+                    since "0.1.0";
+                rate_limit_tells_when:
+                    "who waits as long as it is told, alone, is admitted, and a millisecond less is too early",
+                    since "0.1.0";
+                rate_limit_takes_all_or_nothing:
+                    "of several limits all count a call or none does, and the answer names one that failed",
+                    since "0.1.0";
+                rate_limit_denied_takes_nothing:
+                    "a call that a smooth or strict limit denies leaves what remains to those that fit",
+                    since "0.1.0";
+                rate_limit_refund_gives_back:
+                    "a refund gives back its cost, down to nothing counted, and lifts no limit",
                     since "0.1.0";
                 rate_limit_reset_forgets:
                     "a reset forgets one id, and says whether there was anything",

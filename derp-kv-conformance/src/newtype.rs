@@ -7,7 +7,7 @@ macro_rules! layered_store {
         const _: () = {
             use std::time::Duration;
 
-            use derp_kv_core::{Counter, Expiry, Flights, Observer};
+            use derp_kv_core::{Counter, Expiry, Flights, Observer, Step, StepFuture};
             use tokio::runtime::Handle;
 
             $crate::newtype::layered_store! { $store
@@ -46,6 +46,10 @@ macro_rules! layered_store {
             $(async fn $call(&self, $($arg: $type),*) -> $output {
                 self.0.$call($($arg),*).await
             })*
+
+            fn step<'a>(&'a self, key: &'a [u8], step: &'a Step) -> StepFuture<'a> {
+                self.0.step(key, step)
+            }
 
             $(fn $getter(&self, $($with: $of),*) -> $got {
                 self.0.$getter($($with),*)

@@ -62,8 +62,9 @@ const OF_ALL: [&str; 3] = ["lock_keys_are_reserved", "ids_are_bounded", "records
 /// Where the documentation names the law of this name.
 fn home(law: &str) -> &str {
     // `rate_limit_reset_forgets` is a law of `rate_limit_reset`, not of `rate_limit`.
-    const HELPERS: [&str; 8] = [
+    const HELPERS: [&str; 9] = [
         "rate_limit_reset",
+        "rate_limit_refund",
         "rate_limit",
         "guarded_get",
         "invalidate",

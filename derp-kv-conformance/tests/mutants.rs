@@ -25,6 +25,7 @@ mod mutants {
     mod prefix;
     mod renewals;
     mod scan;
+    mod step;
     mod sweeps;
     mod wait;
 
@@ -46,6 +47,7 @@ mod mutants {
             errors::mutants(),
             prefix::mutants(),
             wait::mutants(),
+            step::mutants(),
             helpers::mutants(),
             cache::mutants(),
             herd::mutants(),

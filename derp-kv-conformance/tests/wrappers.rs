@@ -1,15 +1,23 @@
 //! What the fault store and the counting store do to each operation.
 
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use derp_kv_conformance::{CountingStore, Counts, Fault, FaultStore, Operation};
-use derp_kv_core::{ErrorKind, GuardedGet, KvStore, KvStoreExt, Result};
+use derp_kv_core::{
+    Ask, ErrorKind, GuardedGet, KvStore, KvStoreExt, Prefixed, RateLimit, Result, Step,
+};
 use derp_kv_memory::MemoryStore;
 use futures_util::{FutureExt, TryStreamExt};
 use tokio::time::Instant;
 
 const LONG: Duration = Duration::from_secs(60);
+
+/// One step, so that what it writes is the same each time.
+static STEP: LazyLock<Step> = LazyLock::new(|| {
+    RateLimit::strict(1_000, 1_440 * LONG).step(Ask::Admit).expect("a right limit")
+});
 
 /// A small call of the operation, on the key `k`.
 async fn call(kv: &impl KvStore, operation: Operation) -> Result<()> {
@@ -33,6 +41,7 @@ async fn call(kv: &impl KvStore, operation: Operation) -> Result<()> {
             kv.wait_for_change(b"k", Some(b"1"), LONG).await;
             Ok(())
         }
+        Operation::Step => kv.step(b"k", &STEP).await.map(drop),
         other => panic!("{other} is not called"),
     }
 }
@@ -41,10 +50,11 @@ fn all_that_may_fail() -> impl Iterator<Item = Operation> {
     Operation::PRIMITIVES.into_iter().filter(|operation| *operation != Operation::WaitForChange)
 }
 
-/// A store on which every write shows: `set_nx` needs an absent key, the others a present one.
+/// A store on which every write shows: `set_nx` and `step` need an absent key, the others a present
+/// one.
 async fn prepared(operation: Operation) -> Result<MemoryStore> {
     let kv = MemoryStore::new();
-    if operation != Operation::SetNx {
+    if ![Operation::SetNx, Operation::Step].contains(&operation) {
         kv.set(b"k", b"1", None).await?;
     }
     Ok(kv)
@@ -198,12 +208,36 @@ fn flights_are_the_inner_store_s() {
 async fn every_operation_counts_once_and_as_itself() -> Result<()> {
     let kv = CountingStore::new(MemoryStore::new());
     for operation in Operation::PRIMITIVES {
+        if operation == Operation::Step {
+            // What the calls before it have left is none of a step's.
+            kv.inner().delete(b"k").await?;
+        }
         call(&kv.clone(), operation).await?;
         assert_eq!(kv.take(), Counts::from([(operation, 1)]));
     }
     assert_eq!(kv.counts(), Counts::default());
     call(kv.inner(), Operation::Get).await?;
     assert_eq!(kv.counts(), Counts::default());
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_wrapper_hands_a_step_on_as_one_call() -> Result<()> {
+    let kv = CountingStore::new(MemoryStore::new());
+    let wrapped: [(&[u8], Box<dyn KvStore>); 6] = [
+        (b"k", Box::new(kv.clone())),
+        (b"k", Box::new(Arc::new(kv.clone()))),
+        (b"k", Box::new(Box::new(kv.clone()) as Box<dyn KvStore>)),
+        (b"k", Box::new(CountingStore::new(kv.clone()))),
+        (b"k", Box::new(FaultStore::none(kv.clone()))),
+        (b"app:k", Box::new(Prefixed::new(kv.clone(), "app:"))),
+    ];
+    for (at, wrapper) in wrapped {
+        kv.inner().delete(at).await?;
+        assert!(wrapper.step(b"k", &STEP).await?.admitted());
+        assert_eq!(kv.take(), Counts::from([(Operation::Step, 1)]), "{wrapper:?}");
+        assert!(kv.inner().exists(at).await?, "{wrapper:?}");
+    }
     Ok(())
 }
 

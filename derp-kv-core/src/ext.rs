@@ -15,7 +15,7 @@ use crate::once::dedup::{self, Processed};
 use crate::once::idempotency;
 use crate::once::options::{Dedup, Idempotency};
 use crate::once::record::Outcome;
-use crate::rate_limit::fixed_window;
+use crate::rate_limit::decide;
 use crate::rate_limit::limit::RateLimit;
 use crate::rate_limit::status::RateLimitStatus;
 use crate::store::kv_store::KvStore;
@@ -120,7 +120,7 @@ pub trait KvStoreExt: KvStore + Clone {
     where
         K: AsRef<[u8]> + Send + Sync,
     {
-        fixed_window::rate_limit(self, id, limit)
+        decide::rate_limit(self, id, limit)
     }
 
     /// Tells how a call would fare: [`rate_limit_peek`](crate::rate_limit_peek).
@@ -132,7 +132,19 @@ pub trait KvStoreExt: KvStore + Clone {
     where
         K: AsRef<[u8]> + Send + Sync,
     {
-        fixed_window::rate_limit_peek(self, id, limit)
+        decide::rate_limit_peek(self, id, limit)
+    }
+
+    /// Gives back what a call was counted for: [`rate_limit_refund`](crate::rate_limit_refund).
+    fn rate_limit_refund<K>(
+        &self,
+        id: K,
+        limit: &RateLimit,
+    ) -> impl Future<Output = Result<RateLimitStatus>> + Send
+    where
+        K: AsRef<[u8]> + Send,
+    {
+        decide::rate_limit_refund(self, id, limit)
     }
 
     /// Forgets what was counted: [`rate_limit_reset`](crate::rate_limit_reset).
@@ -144,7 +156,7 @@ pub trait KvStoreExt: KvStore + Clone {
     where
         K: AsRef<[u8]> + Send + Sync,
     {
-        fixed_window::rate_limit_reset(self, id, limit)
+        decide::rate_limit_reset(self, id, limit)
     }
 
     /// Marks an event and tells whether it was before: [`already_processed`](crate::already_processed).

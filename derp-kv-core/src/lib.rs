@@ -12,7 +12,7 @@
 //! | to change what is cached, against computations under way | [`invalidate`], [`refresh`] |
 //! | an endpoint that runs once for each idempotency key | [`idempotent_execute`] |
 //! | to handle each webhook once, or at most once | [`process_once`], [`already_processed`] |
-//! | so many calls a minute | [`rate_limit`] |
+//! | so many calls a minute: cheaply, evenly or strictly | [`rate_limit`] with a [`RateLimit`], [`RateLimiter`] |
 //! | one holder at a time | [`try_lock`], [`lock`] |
 //! | a store of its own for each tenant | [`Prefixed`] |
 //! | something around every call: a deadline, counts, traces | [`Layered`] with a [`Layer`] |
@@ -60,9 +60,11 @@ pub use once::idempotency::idempotent_execute;
 pub use once::options::{Dedup, Idempotency};
 pub use once::record::Outcome;
 pub use operation::Operation;
-pub use rate_limit::fixed_window::{rate_limit, rate_limit_peek, rate_limit_reset};
+pub use rate_limit::decide::{rate_limit, rate_limit_peek, rate_limit_refund, rate_limit_reset};
 pub use rate_limit::limit::RateLimit;
-pub use rate_limit::status::RateLimitStatus;
+pub use rate_limit::limiter::RateLimiter;
+pub use rate_limit::status::{DecidedBy, RateLimitStatus};
+pub use rate_limit::without_store::WithoutStore;
 pub use singleflight::flights::Flights;
 #[cfg(feature = "mutants")]
 #[doc(hidden)]
@@ -73,6 +75,14 @@ pub use store::kv_store::KvStore;
 pub use store::layered::{Layer, Layered};
 pub use store::observer::{Event, Observer};
 pub use store::prefixed::Prefixed;
+pub use store::step::Step;
+pub use store::step::ask::Ask;
+pub use store::step::change::Change;
+pub use store::step::future::{StepAtOnce, StepFuture};
+pub use store::step::record::Value;
+pub use store::step::smooth::{SmoothLimit, SmoothStep};
+pub use store::step::standing::{Standing, Stepped};
+pub use store::step::strict::{StrictLimit, StrictStep};
 pub use store::ttl::{MAX_TTL, Ttl};
 
 // What an implementation of the trait is written with, in the versions that the trait names.

@@ -64,6 +64,7 @@ operations! {
         CompareAndSet "compare_and_set" true,
         CompareAndDelete "compare_and_delete" true,
         WaitForChange "wait_for_change" false,
+        Step "step" true,
     }
     calls {
         /// Opening a store.
@@ -88,6 +89,8 @@ operations! {
         RateLimitPeek "rate_limit_peek",
         /// [`KvStoreExt::rate_limit_reset`](crate::KvStoreExt::rate_limit_reset)
         RateLimitReset "rate_limit_reset",
+        /// [`KvStoreExt::rate_limit_refund`](crate::KvStoreExt::rate_limit_refund)
+        RateLimitRefund "rate_limit_refund",
         /// [`KvStoreExt::try_lock`](crate::KvStoreExt::try_lock)
         TryLock "try_lock",
         /// [`KvStoreExt::lock`](crate::KvStoreExt::lock)

@@ -143,8 +143,9 @@ impl Deadline {
         now.nanos() >= self.0.get()
     }
 
-    /// Whole milliseconds, rounded up: never zero before the deadline, never above the TTL.
+    /// Exact: a step tells by it how long ago a record was written, and what each write rounds adds up.
+    /// Never zero before the deadline, never above the TTL.
     pub(crate) fn remaining(self, now: &Now<'_>) -> Duration {
-        Duration::from_millis(self.0.get().saturating_sub(now.nanos()).div_ceil(1_000_000))
+        Duration::from_nanos(self.0.get().saturating_sub(now.nanos()))
     }
 }

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use derp_kv_core::{Counter, Expiry, Flights, KvStore, Observer, Operation, Result, Ttl};
+use derp_kv_core::{
+    Change, Counter, Error, ErrorKind, Expiry, Flights, KvStore, Observer, Operation, Result, Step,
+    StepAtOnce, StepFuture, Stepped, Ttl,
+};
 use futures_core::stream::BoxStream;
 use tokio::runtime::Handle;
 
@@ -289,6 +292,10 @@ impl KvStore for MemoryStore {
         wait_for_change(&self.keyspace, key, seen, at_most).await;
     }
 
+    fn step<'a>(&'a self, key: &'a [u8], step: &'a Step) -> StepFuture<'a> {
+        StepFuture::at_once(self, key, step)
+    }
+
     fn flights(&self) -> Option<&Flights> {
         Some(&self.flights)
     }
@@ -299,5 +306,25 @@ impl KvStore for MemoryStore {
 
     fn observer(&self) -> Option<&dyn Observer> {
         None
+    }
+}
+
+impl StepAtOnce for MemoryStore {
+    fn step_at_once(&self, key: &[u8], step: &Step) -> Result<Stepped> {
+        let named = |error: derp_kv_core::Error| error.with_operation(Operation::Step);
+        let make = |slot: &mut Slot<'_>| {
+            let made = slot.look(|seen| step.apply(Some((&seen.value, seen.expiry))));
+            let (change, stepped) = made.unwrap_or_else(|| step.apply(None))?;
+            match change {
+                Change::Set { value, ttl } => {
+                    slot.write_pinned(&value, slot.deadline(Some(Ttl::new(ttl)?)))?;
+                }
+                Change::Delete => drop(slot.remove()),
+                Change::Keep => {}
+                _ => return Err(Error::new(ErrorKind::Unsupported, "an unknown change").into()),
+            }
+            Ok(stepped)
+        };
+        self.writing().update(key, make).map_err(named)
     }
 }

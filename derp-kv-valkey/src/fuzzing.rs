@@ -3,6 +3,7 @@
 use crate::protocol::decode::Decoder;
 use crate::protocol::encode;
 pub use crate::protocol::reply::{ErrorReply, Reply};
+use crate::protocol::steps::Encoded;
 
 /// Reads replies as a connection does.
 #[derive(Debug)]
@@ -40,4 +41,11 @@ pub fn encode(args: &[&[u8]]) -> Vec<u8> {
     let mut out = Vec::new();
     encode::encode(&mut out, args);
     out
+}
+
+/// A step as the command that runs its script from its text.
+pub fn step(key: &[u8], step: &derp_kv_core::Step) -> derp_kv_core::Result<Vec<Vec<u8>>> {
+    let encoded = Encoded::new(step)?;
+    let args = encoded.args();
+    Ok(encoded.script.by_text(key, &args).into_iter().map(<[u8]>::to_vec).collect())
 }

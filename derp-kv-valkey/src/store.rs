@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use derp_kv_core::{
-    Counter, Error, ErrorKind, Expiry, Flights, KvStore, Observer, Operation, Result, Ttl,
+    Counter, Error, ErrorKind, Expiry, Flights, KvStore, Observer, Operation, Result, Step,
+    StepFuture, Ttl,
 };
 use futures_core::stream::BoxStream;
 use futures_util::stream;
@@ -20,6 +21,7 @@ use crate::ops::{batch, scan, tracking};
 use crate::protocol::Args;
 use crate::protocol::reply::Reply;
 use crate::protocol::request::{Body, Native, Request, Safety};
+use crate::protocol::steps::Encoded;
 use crate::protocol::{commands, glob, script, shape};
 
 /// The longest command: a little below the server's `client-query-buffer-limit` of 1 GiB.
@@ -248,12 +250,16 @@ impl KvStore for ValkeyStore {
     }
 
     async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
-        let ttl = named(Operation::Incr, Ttl::optional(ttl))?;
-        self.check(Operation::Incr, &[key])?;
+        const CALL: Operation = Operation::Incr;
+        let ttl = named(CALL, Ttl::optional(ttl))?;
+        self.check(CALL, &[key])?;
         let (by, ttl) = (by.to_string(), commands::ttl(ttl));
         let args = [by.as_bytes(), ttl.as_bytes()];
-        let request = Request::script(Operation::Incr, key, &script::INCR, &args, None);
-        self.router.call(&request, counter).await.map_err(not_a_counter)
+        let request = Request::script(CALL, key, &script::INCR, &args, None);
+        self.router
+            .call(&request, counter)
+            .await
+            .map_err(|error| no_string(error, CALL, ErrorKind::NotAnInteger))
     }
 
     async fn compare_and_set(
@@ -289,6 +295,18 @@ impl KvStore for ValkeyStore {
             return self.router.io().sleep(at_most.min(tracking::LONGEST)).await;
         }
         tracking::wait_for_change(&self.router, key, seen, at_most).await;
+    }
+
+    fn step<'a>(&'a self, key: &'a [u8], step: &'a Step) -> StepFuture<'a> {
+        const CALL: Operation = Operation::Step;
+        StepFuture::new(async move {
+            self.check(CALL, &[key])?;
+            let encoded = named(CALL, Encoded::new(step))?;
+            let args = encoded.args();
+            let request = encoded.request(key, &args);
+            let stepped = self.router.call(&request, |reply| encoded.read(step, reply)).await;
+            named(CALL, stepped.map_err(|error| no_string(error, CALL, ErrorKind::Corrupt))?)
+        })
     }
 
     fn flights(&self) -> Option<&Flights> {
@@ -332,11 +350,10 @@ fn present(value: Reply) -> Result<Bytes> {
     shape::value(value)?.ok_or_else(shape::unexpected)
 }
 
-/// A key that holds a list or a hash is no counter either.
-fn not_a_counter(error: Error) -> Error {
+/// A key that holds a list or a hash is no counter and no record either.
+fn no_string(error: Error, operation: Operation, kind: ErrorKind) -> Error {
     if error.kind() == ErrorKind::Backend && error.to_string().contains("WRONGTYPE") {
-        Error::new(ErrorKind::NotAnInteger, "the key holds no string")
-            .with_operation(Operation::Incr)
+        Error::new(kind, "the key holds no string").with_operation(operation)
     } else {
         error
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use derp_kv_core::KvStore;
+use derp_kv_core::{Ask, KvStore, KvStoreExt as _, RateLimit};
 use derp_kv_valkey::test_server::Server;
 use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
 use futures_util::TryStreamExt;
@@ -128,6 +128,43 @@ async fn each_primitive_is_one_command() {
 }
 
 #[tokio::test]
+async fn a_rate_limit_is_one_command_allowed_or_denied() {
+    let counted = Counted::start().await;
+    let kv = &counted.kv;
+    let hour = Duration::from_secs(3600);
+    for (name, one) in
+        [("smooth", RateLimit::smooth(2, hour)), ("strict", RateLimit::strict(2, hour))]
+    {
+        for (id, limit) in [("1", one.clone()), ("8", RateLimit::all(vec![one.clone(); 8]))] {
+            // From here on the script is in the server's cache.
+            kv.rate_limit_refund(id, &limit).await.unwrap();
+            counted.reset().await;
+            let named = |what| format!("{name} of {id}, {what}");
+            assert!(kv.rate_limit(id, &limit).await.unwrap().allowed);
+            let new = [("evalsha", 1), ("get", 1), ("set", 1)];
+            counted.assert_sent(&named("new"), &new).await;
+            assert!(kv.rate_limit(id, &limit).await.unwrap().allowed);
+            let known = [("evalsha", 1), ("get", 1), ("pttl", 1), ("set", 1)];
+            counted.assert_sent(&named("allowed"), &known).await;
+            assert!(!kv.rate_limit(id, &limit).await.unwrap().allowed);
+            let looked = [("evalsha", 1), ("get", 1), ("pttl", 1)];
+            counted.assert_sent(&named("denied"), &looked).await;
+            assert!(!kv.rate_limit_peek(id, &limit).await.unwrap().allowed);
+            counted.assert_sent(&named("peek"), &looked).await;
+            let key = format!("derp:{name}:{id}");
+            let peek = limit.step(Ask::Peek).unwrap();
+            assert!(!kv.step(key.as_bytes(), &peek).await.unwrap().admitted());
+            counted.assert_sent(&named("a step that peeks"), &looked).await;
+            assert_eq!(kv.rate_limit_refund(id, &limit).await.unwrap().remaining, 1);
+            counted.assert_sent(&named("refund"), &known).await;
+            assert_eq!(kv.rate_limit_refund(id, &limit).await.unwrap().count, 0);
+            let deleted = [("del", 1), ("evalsha", 1), ("get", 1), ("pttl", 1)];
+            counted.assert_sent(&named("the last refund"), &deleted).await;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_call_is_a_small_future() {
     // redis-rs's own takes 1,112 bytes. Passed on by value once more, it doubled this one, and
     // allocating and moving that was a tenth of a call's processor time.
@@ -160,6 +197,23 @@ async fn a_flushed_script_is_sent_again_unseen() {
     assert_eq!(counted.kv.incr(b"n", 1, None).await.unwrap().value, 3);
     let calls = counted.calls().await;
     assert_eq!((calls.get("evalsha"), calls.get("eval")), (Some(&1), Some(&1)), "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_step_whose_script_was_flushed_is_made_once() {
+    let counted = Counted::start().await;
+    let hour = Duration::from_secs(3600);
+    for limit in [RateLimit::smooth(9, hour), RateLimit::strict(9, hour)] {
+        for used in 1..=3 {
+            counted.server.command(&["SCRIPT", "FLUSH"]).await.unwrap();
+            counted.reset().await;
+            let status = counted.kv.rate_limit("n", &limit).await.unwrap();
+            assert_eq!((status.allowed, status.remaining), (true, 9 - used));
+            let calls = counted.calls().await;
+            let sent = (calls.get("evalsha"), calls.get("eval"), calls.get("set"));
+            assert_eq!(sent, (Some(&1), Some(&1), Some(&1)), "{calls:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -80,6 +80,9 @@ impl PostgresConfig {
 ///
 /// A write whose answer is lost is not sent again: it fails with
 /// [`may_have_applied`](Error::may_have_applied).
+///
+/// [`step`](KvStore::step) is the default, a loop of two statements: a server-side function would be
+/// code in two languages to keep in step.
 #[derive(Clone)]
 pub struct PostgresStore {
     connections: Arc<Connections>,

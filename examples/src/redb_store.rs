@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use derp_kv_core::{Counter, Error, ErrorKind, Expiry, Flights, KvStore, Result, Ttl};
+use derp_kv_core::{Change, Counter, Error, ErrorKind, Expiry, Flights, KvStore, Result, Ttl};
+use derp_kv_core::{Step, StepFuture};
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition};
@@ -24,7 +25,7 @@ const PAGE: usize = 256;
 type Key = &'static [u8];
 type Record = (u64, &'static [u8]);
 type Records = redb::ReadOnlyTable<Key, Record>;
-type Found = Option<(u64, Bytes)>;
+type Found = Option<(Bytes, Expiry)>;
 
 /// A store in a redb file. Clones share it; a second process cannot open it.
 ///
@@ -41,6 +42,7 @@ struct Tables<'t> {
     records: Table<'t, Key, Record>,
     deadlines: Table<'t, (u64, Key), ()>,
     now: u64,
+    changed: bool, // whether there is anything to commit
 }
 
 impl RedbStore {
@@ -72,10 +74,12 @@ impl RedbStore {
         transaction.set_durability(self.durability).map_err(failed)?;
         let records = transaction.open_table(RECORDS).map_err(failed)?;
         let deadlines = transaction.open_table(DEADLINES).map_err(failed)?;
-        let mut tables = Tables { records, deadlines, now: now() };
+        let mut tables = Tables { records, deadlines, now: now(), changed: true };
         let result = write(&mut tables)?; // what is not committed is undone
-        tables.reclaim()?;
-        transaction.commit().map_err(|error| failed(error).with_may_have_applied(true))?;
+        if tables.changed {
+            tables.reclaim()?;
+            transaction.commit().map_err(|error| failed(error).with_may_have_applied(true))?;
+        }
         Ok(result)
     }
 
@@ -98,8 +102,14 @@ impl RedbStore {
 }
 
 impl Tables<'_> {
-    fn put(&mut self, key: &[u8], value: &[u8], deadline: u64) -> Result<bool> {
+    fn live(&self, key: &[u8]) -> Result<Found> {
+        live(&self.records, key, self.now)
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8], expiry: Expiry) -> Result<bool> {
         self.remove(key)?;
+        let ends = |left: Duration| self.now.saturating_add(left.as_micros() as u64);
+        let deadline = expiry.remaining().map_or(NEVER, ends);
         self.records.insert(key, (deadline, value)).map_err(failed)?;
         self.deadlines.insert((deadline, key), ()).map_err(failed)?;
         Ok(true)
@@ -114,17 +124,13 @@ impl Tables<'_> {
     }
 
     fn holds(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
-        Ok(live(&self.records, key, self.now)?.is_some_and(|(_, found)| found == expected))
+        Ok(self.live(key)?.is_some_and(|(found, _)| found == expected))
     }
 
     fn reclaim(mut self) -> Result<()> {
         let due = self.deadlines.range(..(self.now, &[][..])).map_err(failed)?.take(RECLAIM);
         let keys = due.map(|due| Ok(due.map_err(failed)?.0.value().1.to_vec()));
         keys.collect::<Result<Vec<_>>>()?.iter().try_for_each(|key| self.remove(key).map(drop))
-    }
-
-    fn deadline(&self, ttl: Option<Ttl>) -> u64 {
-        ttl.map_or(NEVER, |ttl| self.now.saturating_add(ttl.as_millis() * 1_000))
     }
 }
 
@@ -134,14 +140,15 @@ fn now() -> u64 {
 }
 
 fn live(records: &impl ReadableTable<Key, Record>, key: &[u8], now: u64) -> Result<Found> {
-    let record = records.get(key).map_err(failed)?;
-    let found = record.map(|record| (record.value().0, Bytes::copy_from_slice(record.value().1)));
-    Ok(found.filter(|(deadline, _)| *deadline > now))
+    let Some(record) = records.get(key).map_err(failed)? else { return Ok(None) };
+    let (deadline, value) = record.value();
+    let left = Expiry::In(Duration::from_micros(deadline.saturating_sub(now)));
+    let expiry = if deadline == NEVER { Expiry::Never } else { left };
+    Ok((deadline > now).then(|| (Bytes::copy_from_slice(value), expiry)))
 }
 
-fn expiry(deadline: u64, now: u64) -> Expiry {
-    let left = (deadline != NEVER).then(|| Duration::from_micros(deadline.saturating_sub(now)));
-    left.map_or(Expiry::Never, Expiry::In)
+fn life(ttl: Option<Duration>) -> Result<Expiry> {
+    Ok(Ttl::optional(ttl)?.map_or(Expiry::Never, |ttl| Expiry::In(ttl.as_duration())))
 }
 
 fn failed(error: impl Into<redb::Error>) -> Error {
@@ -154,8 +161,7 @@ impl KvStore for RedbStore {
         Ok(self.get_with_ttl(key).await?.map(|(value, _)| value))
     }
     async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
-        let value = |(deadline, value), now| (value, expiry(deadline, now));
-        self.read(|records, now| Ok(live(records, key, now)?.map(|found| value(found, now)))).await
+        self.read(|records, now| live(records, key, now)).await
     }
     async fn exists(&self, key: &[u8]) -> Result<bool> {
         Ok(self.get_with_ttl(key).await?.is_some())
@@ -164,8 +170,7 @@ impl KvStore for RedbStore {
         Ok(self.get_with_ttl(key).await?.map(|(_, expiry)| expiry))
     }
     async fn mget(&self, keys: &[&[u8]]) -> Result<Vec<Option<Bytes>>> {
-        let value = |found: (u64, Bytes)| found.1;
-        let get = |table: &Records, key, now| Ok(live(table, key, now)?.map(value));
+        let get = |table: &Records, key, now| Ok(live(table, key, now)?.map(|(value, _)| value));
         self.read(|table, now| keys.iter().map(|key| get(table, key, now)).collect()).await
     }
     fn scan(&self, prefix: &[u8]) -> BoxStream<'static, Result<Bytes>> {
@@ -182,47 +187,32 @@ impl KvStore for RedbStore {
         self.mset(&[(key, value)], ttl).await
     }
     async fn mset(&self, items: &[(&[u8], &[u8])], ttl: Option<Duration>) -> Result<()> {
-        let ttl = Ttl::optional(ttl)?;
-        self.write(|tables| {
-            let mut put = |key, value| tables.put(key, value, tables.deadline(ttl)).map(drop);
-            items.iter().try_for_each(|(key, value)| put(key, value))
-        })
-        .await
+        let life = life(ttl)?;
+        self.write(|t| items.iter().try_for_each(|(key, value)| t.put(key, value, life).map(drop)))
+            .await
     }
     async fn delete(&self, key: &[u8]) -> Result<bool> {
         self.write(|tables| tables.remove(key)).await
     }
     async fn delete_many(&self, keys: &[&[u8]]) -> Result<u64> {
-        self.write(|tables| {
-            keys.iter().try_fold(0, |count, key| Ok(count + u64::from(tables.remove(key)?)))
-        })
-        .await
+        self.write(|t| keys.iter().try_fold(0, |sum, key| Ok(sum + u64::from(t.remove(key)?))))
+            .await
     }
     async fn expire(&self, key: &[u8], ttl: Duration) -> Result<bool> {
-        let ttl = Ttl::new(ttl)?;
-        self.write(|tables| match live(&tables.records, key, tables.now)? {
-            Some((_, value)) => tables.put(key, &value, tables.deadline(Some(ttl))),
-            None => Ok(false),
-        })
-        .await
+        let life = life(Some(ttl))?;
+        self.write(|t| t.live(key)?.map_or(Ok(false), |(value, _)| t.put(key, &value, life))).await
     }
     async fn set_nx(&self, key: &[u8], value: &[u8], ttl: Option<Duration>) -> Result<bool> {
-        let ttl = Ttl::optional(ttl)?;
-        self.write(|tables| {
-            Ok(live(&tables.records, key, tables.now)?.is_none()
-                && tables.put(key, value, tables.deadline(ttl))?)
-        })
-        .await
+        let life = life(ttl)?;
+        self.write(|tables| Ok(tables.live(key)?.is_none() && tables.put(key, value, life)?)).await
     }
     async fn incr(&self, key: &[u8], by: i64, ttl: Option<Duration>) -> Result<Counter> {
-        let ttl = Ttl::optional(ttl)?;
+        let life = life(ttl)?;
         self.write(|tables| {
-            let (deadline, value) = match live(&tables.records, key, tables.now)? {
-                Some((deadline, value)) => (deadline, Counter::add(Counter::parse(&value)?, by)?),
-                None => (tables.deadline(ttl), by),
-            };
-            tables.put(key, value.to_string().as_bytes(), deadline)?;
-            Ok(Counter { value, expiry: expiry(deadline, tables.now) })
+            let (old, expiry) = tables.live(key)?.unwrap_or((Bytes::from_static(b"0"), life));
+            let value = Counter::add(Counter::parse(&old)?, by)?;
+            tables.put(key, value.to_string().as_bytes(), expiry)?;
+            Ok(Counter { value, expiry })
         })
         .await
     }
@@ -233,14 +223,24 @@ impl KvStore for RedbStore {
         value: &[u8],
         ttl: Option<Duration>,
     ) -> Result<bool> {
-        let ttl = Ttl::optional(ttl)?;
-        self.write(|tables| {
-            Ok(tables.holds(key, expected)? && tables.put(key, value, tables.deadline(ttl))?)
-        })
-        .await
+        let life = life(ttl)?;
+        self.write(|tables| Ok(tables.holds(key, expected)? && tables.put(key, value, life)?)).await
     }
     async fn compare_and_delete(&self, key: &[u8], expected: &[u8]) -> Result<bool> {
         self.write(|tables| Ok(tables.holds(key, expected)? && tables.remove(key)?)).await
+    }
+    fn step<'a>(&'a self, key: &'a [u8], step: &'a Step) -> StepFuture<'a> {
+        StepFuture::new(self.write(move |tables| {
+            let found = tables.live(key)?;
+            let seen = found.as_ref().map(|(value, expiry)| (&value[..], *expiry));
+            let (change, stepped) = step.apply(seen)?;
+            tables.changed = match change {
+                Change::Set { value, ttl } => tables.put(key, &value, Expiry::In(ttl))?,
+                Change::Delete => tables.remove(key)?,
+                _ => false,
+            };
+            Ok(stepped)
+        }))
     }
     fn flights(&self) -> Option<&Flights> {
         Some(&self.flights)

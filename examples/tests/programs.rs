@@ -22,10 +22,10 @@ fn idempotency() {
 
 #[test]
 fn rate_limit() {
-    let text = output(env!("CARGO_BIN_EXE_rate_limit"));
-    let expected = "first window: 5 of 20 allowed\nRetry-After: 1 s\n\
-                    next window: 5 of 20 allowed\nRetry-After: 1 s\n";
-    assert_eq!(text, expected);
+    let expected = "fixed window: 4 and 5 of 20 pass within 0.2 s\n  the next one after 1s\n\
+                    smooth: 5 and 1 of 20 pass within 0.2 s\n  the next one after 200ms\n\
+                    strict: 4 and 1 of 20 pass within 0.2 s\n  the next one after 801ms\n";
+    assert_eq!(output(env!("CARGO_BIN_EXE_rate_limit")), expected);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::scratch;
-use derp_kv_core::{Error, ErrorKind, Expiry, GuardedGet, KvStore, KvStoreExt, RateLimit};
+use derp_kv_core::{Ask, Error, ErrorKind, Expiry, GuardedGet, KvStore, KvStoreExt, RateLimit};
 use derp_kv_examples::redb_store::RedbStore;
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
@@ -89,6 +89,29 @@ async fn a_failure_changes_nothing() {
     let error =
         RedbStore::open(scratch("no/such/folder.redb"), Durability::None).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Backend);
+}
+
+#[tokio::test]
+async fn a_denied_step_commits_nothing() {
+    let path = scratch("denied.redb");
+    let kv = RedbStore::open(&path, Durability::None).await.unwrap();
+    let limit = RateLimit::strict(1, Duration::from_secs(3600));
+    assert!(kv.step(b"ada", &limit.step(Ask::Admit).unwrap()).await.unwrap().admitted());
+    kv.set(b"expired", b"", Some(Duration::from_millis(1))).await.unwrap();
+    let kept = kv.get_with_ttl(b"ada").await.unwrap().unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert!(!kv.step(b"ada", &limit.step(Ask::Admit).unwrap()).await.unwrap().admitted());
+    let (value, Expiry::In(left)) = kv.get_with_ttl(b"ada").await.unwrap().unwrap() else {
+        panic!("a TTL")
+    };
+    assert_eq!(value, kept.0);
+    assert!(Some(left) < kept.1.remaining(), "{left:?}");
+    drop(kv);
+    // What is committed clears away what has expired, so this one was not.
+    let database = Database::create(&path).unwrap();
+    let records: TableDefinition<'_, &[u8], (u64, &[u8])> = TableDefinition::new("records");
+    let records = database.begin_read().unwrap().open_table(records).unwrap();
+    assert!(records.get(&b"expired"[..]).unwrap().is_some());
 }
 
 #[tokio::test]

@@ -28,6 +28,7 @@ pub(crate) mod helpers;
 pub(crate) mod herd;
 pub(crate) mod prefix;
 pub(crate) mod scan;
+pub(crate) mod step;
 pub(crate) mod wait;
 
 /// Checks the value, and that the key has the expiry of a write just made with `ttl`.

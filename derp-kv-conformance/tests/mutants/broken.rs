@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use derp_kv_conformance::{BoxError, Cut, Harness, Law, LawReport, Profile, Time, run_law};
-use derp_kv_core::{Counter, Expiry, Flights, KvStore, Observer, Operation, Result};
+use derp_kv_core::{
+    Counter, Expiry, Flights, KvStore, Observer, Operation, Result, Step, StepFuture,
+};
 use derp_kv_memory::MemoryStore;
 use futures_core::stream::BoxStream;
 use futures_util::{StreamExt, stream};
@@ -126,6 +128,12 @@ impl KvStore for Broken {
 
     async fn wait_for_change(&self, key: &[u8], seen: Option<&[u8]>, at_most: Duration) {
         self.defect.wait_for_change(&self.kv, key, seen, at_most).await;
+    }
+
+    fn step<'a>(&'a self, key: &'a [u8], step: &'a Step) -> StepFuture<'a> {
+        StepFuture::new(async move {
+            self.line.carry(Operation::Step, &[key], || self.defect.step(&self.kv, key, step)).await
+        })
     }
 
     fn flights(&self) -> Option<&Flights> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use derp_kv_core::{Counter, Expiry, Flights, KvStore, Result};
+use derp_kv_core::{Counter, Expiry, Flights, KvStore, Result, Step, Stepped};
 use derp_kv_memory::MemoryStore;
 use futures_core::stream::BoxStream;
 use tokio::runtime::Handle;
@@ -84,6 +84,10 @@ pub(crate) trait Defect: Debug + Send + Sync + 'static {
         expected: &[u8],
     ) -> Result<bool> {
         kv.compare_and_delete(key, expected).await
+    }
+
+    async fn step(&self, kv: &MemoryStore, key: &[u8], step: &Step) -> Result<Stepped> {
+        kv.step(key, step).await
     }
 
     async fn wait_for_change(
@@ -222,6 +226,16 @@ macro_rules! defect {
     ($name:ident [$($done:tt)*] wait_for_change($this:ident, $kv:ident, $key:ident, $seen:ident, $at_most:ident) {$($body:tt)*} $($more:tt)*) => {
         $crate::mutants::defect::defect! { $name [$($done)*
             async fn wait_for_change(&$this, $kv: &MemoryStore, $key: &[u8], $seen: Option<&[u8]>, $at_most: Duration) {$($body)*}
+        ] $($more)* }
+    };
+    ($name:ident [$($done:tt)*] step($this:ident, $kv:ident, $key:ident, $step:ident) {$($body:tt)*} $($more:tt)*) => {
+        $crate::mutants::defect::defect! { $name [$($done)*
+            async fn step(&$this, $kv: &MemoryStore, $key: &[u8], $step: &Step) -> Result<Stepped> {$($body)*}
+        ] $($more)* }
+    };
+    ($name:ident [$($done:tt)*] elsewhere($this:ident) {$($body:tt)*} $($more:tt)*) => {
+        $crate::mutants::defect::defect! { $name [$($done)*
+            fn elsewhere(&$this) -> Option<std::sync::Arc<dyn $crate::mutants::defect::Defect>> {$($body)*}
         ] $($more)* }
     };
     ($name:ident [$($done:tt)*] flights($this:ident, $kv:ident) {$($body:tt)*} $($more:tt)*) => {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use derp_kv_conformance::Cut;
-use derp_kv_core::{Counter, Error, ErrorKind, Expiry, Operation, Result};
+use derp_kv_core::{Ask, Counter, Error, ErrorKind, Expiry, Operation, RateLimit, Result, Stepped};
 use futures_core::future::BoxFuture;
 
 /// What a store makes of a broken connection.
@@ -116,7 +116,10 @@ impl Line {
         );
         let script = matches!(
             operation,
-            Operation::Incr | Operation::CompareAndSet | Operation::CompareAndDelete
+            Operation::Incr
+                | Operation::CompareAndSet
+                | Operation::CompareAndDelete
+                | Operation::Step
         );
         match self.lie {
             Lie::NeverDoubts => Err(refused(operation)),
@@ -208,6 +211,13 @@ empty! {
     Option<Expiry> => None,
     Option<(Bytes, Expiry)> => None,
     Vec<Option<Bytes>> => Vec::new(),
+}
+
+impl Empty for Stepped {
+    fn empty() -> Self {
+        let step = RateLimit::strict(1, std::time::Duration::from_secs(1)).step(Ask::Peek);
+        step.and_then(|step| step.apply(None)).expect("a look at an absent key").1
+    }
 }
 
 impl Empty for Option<Bytes> {

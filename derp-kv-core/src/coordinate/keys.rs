@@ -5,10 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::inline::Inline;
 use crate::store::ttl::Ttl;
 
 /// What the key of a lock ends in. Reserved, so that no caller's key is another key's lock.
 pub(crate) const LOCK_SUFFIX: &[u8] = b":lock";
+
+/// The key of a helper's record. One of usual length needs no allocation.
+pub(crate) type HelperKey = Inline<128>;
 
 /// The longest id of a helper, in bytes.
 const MAX_ID: usize = 1024;
@@ -26,8 +30,11 @@ const ATTEMPT_SUFFIX: &[u8] = b":attempt";
 pub(crate) const IDEMPOTENCY_PREFIX: &str = "derp:idempotency";
 pub(crate) const WEBHOOK_PREFIX: &str = "derp:webhook";
 pub(crate) const RATE_LIMIT_PREFIX: &str = "derp:ratelimit";
+pub(crate) const SMOOTH_PREFIX: &str = "derp:smooth";
+pub(crate) const STRICT_PREFIX: &str = "derp:strict";
 
-const PREFIXES: [&str; 3] = [IDEMPOTENCY_PREFIX, WEBHOOK_PREFIX, RATE_LIMIT_PREFIX];
+const PREFIXES: [&str; 5] =
+    [IDEMPOTENCY_PREFIX, WEBHOOK_PREFIX, RATE_LIMIT_PREFIX, SMOOTH_PREFIX, STRICT_PREFIX];
 
 pub(crate) fn check_key(key: &[u8]) -> Result<()> {
     if key.ends_with(LOCK_SUFFIX) || key.ends_with(ATTEMPT_SUFFIX) {
@@ -57,7 +64,7 @@ pub(crate) fn check_cache_key(key: &[u8]) -> Result<()> {
 }
 
 /// The key of a helper's record: `{prefix}:{id}`. `own` is the helper's default prefix.
-pub(crate) fn helper_key(own: &str, prefix: &str, id: &[u8]) -> Result<Bytes> {
+pub(crate) fn helper_key(own: &str, prefix: &str, id: &[u8]) -> Result<HelperKey> {
     let another = |other: &&str| {
         let rest = prefix.strip_prefix(other);
         *other != own && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
@@ -80,9 +87,12 @@ pub(crate) fn helper_key(own: &str, prefix: &str, id: &[u8]) -> Result<Bytes> {
             format!("an id must be at most {MAX_ID} bytes long, this one has {}", id.len()),
         ));
     }
-    let key = [prefix.as_bytes(), b":", id].concat();
+    let mut key = HelperKey::new();
+    for part in [prefix.as_bytes(), b":", id] {
+        key.push(part);
+    }
     check_key(&key)?;
-    Ok(key.into())
+    Ok(key)
 }
 
 /// The key of the lock of `key`.

@@ -8,6 +8,7 @@ pub(crate) mod keys;
 pub(crate) mod lease;
 pub(crate) mod lock;
 pub(crate) mod nesting;
+pub(crate) mod nonce;
 pub(crate) mod renewal;
 pub(crate) mod run_to_end;
 pub(crate) mod token;

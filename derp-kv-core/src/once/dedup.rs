@@ -124,6 +124,7 @@ where
     let named = |error: Error| error.with_operation(Operation::ProcessOnce);
     let lock_ttl = options.check().map_err(named)?;
     let key = helper_key(WEBHOOK_PREFIX, &options.key_prefix, event_id.as_ref()).map_err(named)?;
+    let key = Bytes::copy_from_slice(&key);
     if let Some(record) = store.get(&key).await.map_err(named)? {
         return Ok(before(&record).map_err(named)?);
     }

@@ -135,6 +135,7 @@ where
     let named = |error: Error| error.with_operation(OPERATION);
     let (lock_ttl, retry_delay) = options.check().map_err(named)?;
     let key = helper_key(IDEMPOTENCY_PREFIX, &options.key_prefix, key.as_ref()).map_err(named)?;
+    let key = Bytes::copy_from_slice(&key);
     check_runtime().map_err(named)?;
     let contention = Contention {
         store,

@@ -6,6 +6,9 @@ pub enum Expiry {
     /// The key stays until it is deleted.
     Never,
     /// The key is absent after this much time: never zero, never above the TTL that was set.
+    ///
+    /// A store tells it as exactly as it keeps it. A rate limit takes the time since its last write
+    /// from it, and would lose at each write what the answer was rounded by.
     In(Duration),
 }
 

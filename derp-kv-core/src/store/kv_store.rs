@@ -6,11 +6,16 @@ use bytes::Bytes;
 use futures_core::stream::BoxStream;
 use tokio::runtime::Handle;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
+use crate::operation::Operation;
 use crate::singleflight::flights::Flights;
 use crate::store::counter::Counter;
 use crate::store::expiry::Expiry;
 use crate::store::observer::Observer;
+use crate::store::step::Step;
+use crate::store::step::change::Change;
+use crate::store::step::future::StepFuture;
+use crate::store::step::standing::Stepped;
 
 /// One asynchronous key-value store: what every backend provides and every helper builds on.
 ///
@@ -589,6 +594,49 @@ pub trait KvStore: fmt::Debug + Send + Sync + 'static {
         tokio::time::sleep(at_most).await;
     }
 
+    /// Makes one atomic read-modify-write of `key`, by a function that the core knows.
+    ///
+    /// * `step::is_atomic`: racing steps come to what [`Step::apply`] makes of them in some order.
+    /// * `step::agrees_with_the_core`: over any history, with any waits, the store answers and keeps
+    ///   what `apply` says.
+    /// * `step::denial_writes_nothing`: where `apply` keeps the key, neither its value nor its expiry
+    ///   is touched.
+    ///
+    /// The default is a loop of [`get_with_ttl`](Self::get_with_ttl) and
+    /// [`compare_and_set`](Self::compare_and_set). It is correct, with two commands where nobody
+    /// else is at the key, and one where nothing is written. The time between its two commands makes
+    /// a limit stricter, never more lenient. A store that can run `apply` under a lock or in a
+    /// transaction, or does the same in a script, does better with about six lines.
+    ///
+    /// # Errors
+    ///
+    /// * [`Corrupt`](crate::ErrorKind::Corrupt) where the key holds what no such step has written.
+    ///   It stays as it is.
+    /// * [`Unavailable`](crate::ErrorKind::Unavailable), transient, not applied and with a
+    ///   [`retry_after`](crate::Error::retry_after), where the default met another writer ten times in
+    ///   a row.
+    ///
+    /// # Cancel safety
+    ///
+    /// The step is made or not; what it answered is lost.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use derp_kv_core::{Ask, KvStore, RateLimit, Result};
+    /// # async fn example(kv: impl KvStore) -> Result<()> {
+    /// let limit = RateLimit::strict(1, Duration::from_secs(60));
+    /// assert!(kv.step(b"mail:ada", &limit.step(Ask::Admit)?).await?.admitted());
+    /// assert!(!kv.step(b"mail:ada", &limit.step(Ask::Admit)?).await?.admitted());
+    /// # Ok(()) }
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap()
+    /// #     .block_on(example(derp_kv_memory::MemoryStore::new())).unwrap();
+    /// ```
+    fn step<'a>(&'a self, key: &'a [u8], step: &'a Step) -> StepFuture<'a> {
+        StepFuture::new(by_compare_and_set(self, key, step))
+    }
+
     /// The flights that callers of this store share within the process, where it has them.
     ///
     /// A store that returns `Some` gets the in-process half of
@@ -614,4 +662,38 @@ pub trait KvStore: fmt::Debug + Send + Sync + 'static {
     fn observer(&self) -> Option<&dyn Observer> {
         None
     }
+}
+
+/// How often a step begins anew where another writer was faster.
+const STEP_TRIES: usize = 10;
+
+/// When to try a step again that others were always faster than.
+const STEP_PAUSE: Duration = Duration::from_millis(10);
+
+/// What [`KvStore::step`] does by default.
+async fn by_compare_and_set<S>(store: &S, key: &[u8], step: &Step) -> Result<Stepped>
+where
+    S: KvStore + ?Sized,
+{
+    for _ in 0..STEP_TRIES {
+        let seen = store.get_with_ttl(key).await?;
+        let held = seen.as_ref().map(|(value, expiry)| (&value[..], *expiry));
+        let (change, stepped) = step.apply(held)?;
+        let done = match (held, change) {
+            (_, Change::Keep) | (None, Change::Delete) => true,
+            (None, Change::Set { value, ttl }) => store.set_nx(key, &value, Some(ttl)).await?,
+            (Some((seen, _)), Change::Set { value, ttl }) => {
+                store.compare_and_set(key, seen, &value, Some(ttl)).await?
+            }
+            (Some((seen, _)), Change::Delete) => store.compare_and_delete(key, seen).await?,
+        };
+        if done {
+            return Ok(stepped);
+        }
+    }
+    let busy = "the key was changed by others ten times in a row";
+    // That it says when to try again tells it from a store that is away.
+    Err(Error::new(ErrorKind::Unavailable, busy)
+        .with_operation(Operation::Step)
+        .with_retry_after(STEP_PAUSE))
 }

@@ -13,6 +13,8 @@ use crate::store::counter::Counter;
 use crate::store::expiry::Expiry;
 use crate::store::kv_store::KvStore;
 use crate::store::observer::Observer;
+use crate::store::step::Step;
+use crate::store::step::future::StepFuture;
 
 /// What a [`Layered`] store does around the calls of the store underneath.
 ///
@@ -208,6 +210,10 @@ impl<S: KvStore, L: Layer> KvStore for Layered<S, L> {
 
     async fn wait_for_change(&self, key: &[u8], seen: Option<&[u8]>, at_most: Duration) {
         self.layer.around_wait(key, self.inner.wait_for_change(key, seen, at_most)).await;
+    }
+
+    fn step<'a>(&'a self, key: &'a [u8], step: &'a Step) -> StepFuture<'a> {
+        StepFuture::new(self.layer.around(Operation::Step, Some(key), self.inner.step(key, step)))
     }
 
     fn flights(&self) -> Option<&Flights> {

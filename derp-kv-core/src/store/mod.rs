@@ -2,6 +2,7 @@
 
 pub(crate) mod counter;
 pub(crate) mod expiry;
+pub(crate) mod inline;
 pub(crate) mod kv_store;
 pub(crate) mod layered;
 #[cfg(feature = "mutants")]
@@ -9,4 +10,5 @@ pub(crate) mod mutant;
 pub(crate) mod observer;
 pub(crate) mod pointers;
 pub(crate) mod prefixed;
+pub(crate) mod step;
 pub(crate) mod ttl;

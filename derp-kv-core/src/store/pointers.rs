@@ -14,6 +14,8 @@ use crate::store::counter::Counter;
 use crate::store::expiry::Expiry;
 use crate::store::kv_store::KvStore;
 use crate::store::observer::Observer;
+use crate::store::step::Step;
+use crate::store::step::future::StepFuture;
 
 /// One forwarded method, spelled out the way `async_trait` spells it: an `async fn` here would
 /// box the inner boxed future a second time.
@@ -56,6 +58,10 @@ macro_rules! forward_store {
 
             fn scan(&self, prefix: &[u8]) -> BoxStream<'static, Result<Bytes>> {
                 (**self).scan(prefix)
+            }
+
+            fn step<'a>(&'a self, key: &'a [u8], step: &'a Step) -> StepFuture<'a> {
+                (**self).step(key, step)
             }
 
             fn flights(&self) -> Option<&Flights> {

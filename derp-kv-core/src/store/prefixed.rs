@@ -12,6 +12,8 @@ use crate::store::counter::Counter;
 use crate::store::expiry::Expiry;
 use crate::store::kv_store::KvStore;
 use crate::store::observer::Observer;
+use crate::store::step::Step;
+use crate::store::step::future::StepFuture;
 
 /// A store whose keys all live under a byte prefix of another store.
 ///
@@ -148,6 +150,10 @@ impl<S: KvStore> KvStore for Prefixed<S> {
 
     async fn wait_for_change(&self, key: &[u8], seen: Option<&[u8]>, at_most: Duration) {
         self.inner.wait_for_change(&self.key(key), seen, at_most).await;
+    }
+
+    fn step<'a>(&'a self, key: &'a [u8], step: &'a Step) -> StepFuture<'a> {
+        StepFuture::new(async move { self.inner.step(&self.key(key), step).await })
     }
 
     fn flights(&self) -> Option<&Flights> {

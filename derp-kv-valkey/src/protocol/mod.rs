@@ -9,6 +9,7 @@ pub(crate) mod reply;
 pub(crate) mod request;
 pub(crate) mod script;
 pub(crate) mod shape;
+pub(crate) mod steps;
 pub(crate) mod verdict;
 
 /// A command, argument by argument.

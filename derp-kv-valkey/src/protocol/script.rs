@@ -22,6 +22,8 @@ scripts! {
     INCR = "scripts/incr.lua";
     COMPARE_AND_SET = "scripts/compare_and_set.lua";
     COMPARE_AND_DELETE = "scripts/compare_and_delete.lua";
+    SMOOTH = "scripts/smooth.lua";
+    STRICT = "scripts/strict.lua";
 }
 
 impl Script {

@@ -1,26 +1,38 @@
-//! Five calls a second: exactly five of twenty at once, and five more in the next window.
+//! Five calls a second, in three promises: how much of two bursts around the edge of a window passes.
 
 use std::time::Duration;
 
-use derp_kv_core::{KvStoreExt, RateLimit};
-use derp_kv_memory::MemoryStore;
+use derp_kv_core::{KvStore, RateLimit, RateLimiter};
+use derp_kv_memory::{ManualClock, MemoryStore};
 use futures_util::future::try_join_all;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How many of twenty calls at once are allowed.
+async fn burst<S: KvStore>(limiter: &RateLimiter<S>) -> derp_kv_core::Result<usize> {
+    let answers = try_join_all((0..20).map(|_| limiter.check("ada"))).await?;
+    Ok(answers.iter().filter(|answer| answer.allowed).count())
+}
 
 #[tokio::main]
 async fn main() -> derp_kv_core::Result<()> {
-    let kv = MemoryStore::new();
-    let limit = RateLimit::new(5, Duration::from_secs(1));
-    for window in ["first", "next"] {
-        let calls = (0..20).map(|_| kv.rate_limit("ada", &limit));
-        let answers = try_join_all(calls).await?;
-        let allowed = answers.iter().filter(|answer| answer.allowed).count();
-        println!("{window} window: {allowed} of {} allowed", answers.len());
+    let clock = ManualClock::new();
+    let kv = MemoryStore::builder().clock(clock.clone()).build()?;
+    for (name, limit) in [
+        ("fixed window", RateLimit::new(5, SECOND)),
+        ("smooth", RateLimit::smooth(5, SECOND)),
+        ("strict", RateLimit::strict(5, SECOND)),
+    ] {
+        let limiter = RateLimiter::new(kv.clone(), limit);
+        limiter.check("ada").await?;
+        clock.advance(SECOND * 9 / 10);
+        let before = burst(&limiter).await?;
+        clock.advance(SECOND * 2 / 10);
+        let after = burst(&limiter).await?;
+        println!("{name}: {before} and {after} of 20 pass within 0.2 s");
 
-        let status = kv.rate_limit_peek("ada", &limit).await?;
-        println!("Retry-After: {} s", status.reset_after.as_secs_f64().ceil());
-        if window == "first" {
-            tokio::time::sleep(status.reset_after).await;
-        }
+        let denied = limiter.check("ada").await?;
+        println!("  the next one after {:?}", denied.retry_after.unwrap_or_default());
     }
     Ok(())
 }

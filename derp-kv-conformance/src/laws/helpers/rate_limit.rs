@@ -2,8 +2,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use derp_kv_core::{ErrorKind, Expiry, KvStore, KvStoreExt, RateLimit};
+use proptest::sample::select;
 
 use super::LONG;
+use super::limits::Kind;
 use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
 use crate::model::{Deadline, Known, Span};
@@ -173,6 +175,43 @@ pub(crate) fn rate_limit_binds_at_once<H: Harness>(bench: &Bench<'_, H>) -> LawR
         scene.elapse(retry_after + scene.slack()).await;
         let allowed = handles[0].rate_limit("ada", &short).await?;
         ensure_eq!((allowed.allowed, allowed.count), (true, 1), "after retry_after, the answer");
+        Ok(())
+    })?;
+    // What a step decides binds in both directions.
+    let strategy = (select(&Kind::ALL[..]), 1_u64..10, 1_u64..10, 1_u64..10);
+    bench.property(strategy, async |scene, (kind, used, fewer, more)| {
+        let handles = scene.handles(2).await?;
+        let of = |most: u64| kind.limit(most, LONG * 10_000);
+        handles[0].rate_limit("ada", &of(used).cost(used)).await?;
+        let lowered = of(fewer.min(used));
+        let denied = handles[1].rate_limit("ada", &lowered).await?;
+        ensure!(!denied.allowed, "{used} are counted, and a call under {lowered:?} is admitted");
+        let raised = of(used + more);
+        let answer = handles[0].rate_limit("ada", &raised).await?;
+        // A smooth limit keeps the time that it owes: a unit of a higher limit takes less of it.
+        let strict = kind == Kind::Strict;
+        ensure!(!strict || answer.allowed, "{used} are counted, and {raised:?} denies");
+        let denied = handles[1].rate_limit("ada", &raised.clone().cost(used + more)).await?;
+        ensure!(!denied.allowed, "{used} are counted, and {raised:?} forgets them");
+        Ok(())
+    })?;
+    // So does a shorter window: it waits for no longer than it is itself.
+    let windows = if bench.is_virtual() { 60_u64..100_000 } else { 60_u64..120 };
+    let strategy = (select(&Kind::ALL[..]), 1_u64..5, windows);
+    bench.timed_property(strategy, async |scene, (kind, most, window)| {
+        let handles = scene.handles(2).await?;
+        let window = Duration::from_millis(window);
+        handles[0].rate_limit("ada", &kind.limit(most, 4 * window).cost(most)).await?;
+        let short = kind.limit(most, window);
+        let denied = handles[1].rate_limit("ada", &short.clone().cost(most)).await?;
+        ensure_eq!(denied.allowed, false, "whether a call above the limit is allowed");
+        let retry_after = denied.retry_after.unwrap_or(Duration::MAX);
+        // A counter lasts for a sub-window of the longer window more.
+        let most_after = most_left(window + window / 10 + Duration::from_millis(2));
+        ensure!(retry_after <= most_after, "a period of {window:?} is over after {retry_after:?}");
+        scene.elapse(retry_after + scene.slack()).await;
+        let allowed = handles[0].rate_limit("ada", &short.cost(most)).await?;
+        ensure!(allowed.allowed, "after retry_after, the answer is {allowed:?}");
         Ok(())
     })
 }
