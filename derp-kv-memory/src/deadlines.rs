@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use crate::clock::{Deadline, Now};
 use crate::table::is_mostly_unused;
 
-/// Up to this many nodes, stale ones among them do not matter.
+/// Below this many nodes, stale ones among them do not matter.
 pub(crate) const FEW_NODES: usize = 64;
 
 /// A heap of nodes, each a deadline and what tells its entry. Entries are rewritten and deleted
@@ -42,7 +42,8 @@ impl<N: Ord> Deadlines<N> {
 
     /// Whether most nodes are stale, given how many of them are not.
     pub(crate) fn is_mostly_stale(&self, current: usize) -> bool {
-        self.nodes.len() > FEW_NODES.max(2 * current)
+        // So many fit the capacity that a small heap has, which then never grows.
+        self.nodes.len() >= FEW_NODES.max(2 * current + 1)
     }
 
     /// Keeps the nodes that are current.

@@ -25,6 +25,24 @@ impl PinnedEntry {
     pub(crate) fn size(&self) -> usize {
         pinned_size(&self.key, &self.value)
     }
+
+    /// Writes a value into the place of the old one, where that is as long and nobody reads it.
+    fn overwrite(&mut self, value: &[u8]) -> bool {
+        match std::mem::take(&mut self.value).try_into_mut() {
+            Ok(mut place) => {
+                let fits = place.len() == value.len();
+                if fits {
+                    place.copy_from_slice(value);
+                }
+                self.value = place.freeze();
+                fits
+            }
+            Err(read) => {
+                self.value = read;
+                false
+            }
+        }
+    }
 }
 
 impl Keyed for PinnedEntry {
@@ -84,12 +102,41 @@ impl Shard {
             self.pinned.insert_new(hash, PinnedEntry { key: key.into(), value, deadline }, &rehash);
         }
         let (size, before) = replaced.unwrap_or_default();
+        self.redated(hash, before, deadline, rehash);
+        size
+    }
+
+    /// Writes a pinned entry without an allocation, where it replaces one of the same length that
+    /// nobody reads; tells whether it did.
+    pub(crate) fn overwrite(
+        &mut self,
+        hash: u64,
+        key: &[u8],
+        value: &[u8],
+        deadline: Option<Deadline>,
+        rehash: impl Fn(&[u8]) -> u64,
+    ) -> bool {
+        let before = self.pinned.change(hash, key, |entry| {
+            let done = entry.overwrite(value);
+            done.then(|| std::mem::replace(&mut entry.deadline, deadline))
+        });
+        let Some(before) = before.flatten() else { return false };
+        self.redated(hash, before, deadline, rehash);
+        true
+    }
+
+    fn redated(
+        &mut self,
+        hash: u64,
+        before: Option<Deadline>,
+        deadline: Option<Deadline>,
+        rehash: impl Fn(&[u8]) -> u64,
+    ) {
         // An entry that keeps its deadline, as a counter does, has its node already.
         if let Some(deadline) = deadline.filter(|_| deadline != before) {
             self.deadlines.push(deadline, hash);
             self.drop_stale_nodes(rehash);
         }
-        size
     }
 
     pub(crate) fn remove(

@@ -93,6 +93,11 @@ impl<'a> Slot<'a> {
         value: &[u8],
         deadline: Option<Deadline>,
     ) -> Result<(), Refusal> {
+        let rehash = |key: &[u8]| self.regions.hash(key);
+        if self.shard.overwrite(self.hash, self.key, value, deadline, rehash) {
+            self.shard.waiters.wake(self.hash);
+            return Ok(());
+        }
         self.regions.budget.reserve(self.pinned_demand(value))?;
         self.put_pinned(Bytes::copy_from_slice(value), deadline);
         Ok(())
