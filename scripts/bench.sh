@@ -8,7 +8,12 @@
 #   scripts/bench.sh fleet [--write]
 #                               only what two processes make of one value that they refresh, in two minutes; fails where
 #                               a count breaks its bound; --write puts the table into BENCHMARKS.md
-#   scripts/bench.sh NAME..     only clients, allocations, helpers, growth, memory or suites; prints rows, writes nothing
+#   scripts/bench.sh limits [--write]
+#                               only what rate limits admit at most: under the worst arrivals in virtual time, and on a
+#                               server; fails where a bound is broken; --write puts the tables into docs/rate-limits.md
+#                               and BENCHMARKS.md, and draws docs/rate-limits.svg
+#   scripts/bench.sh NAME..     only clients, allocations, helpers, growth, memory, steps or suites; prints rows, writes
+#                               nothing. steps: what a rate limit costs the server over a fixed window, in half a minute
 #   scripts/bench.sh --short    each once and briefly, unoptimised: shows only that they still work
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -81,6 +86,11 @@ report() {
     cargo run --quiet --locked --package derp-kv-examples --bin bench_report -- "$@"
 }
 
+# What rate limits admit at most under the worst arrivals, in virtual time.
+bounds() {
+    cargo run --quiet --locked --package derp-kv-examples --bin limits -- "$@"
+}
+
 # What differs on Valkey 9: its own tables.
 clients_9() {
     for name in clients allocations; do
@@ -89,14 +99,15 @@ clients_9() {
     sed -E 's/"suite":"(clients|cluster)"/"suite":"\1-9"/' "$rows.9" >>"$rows"
 }
 
-all=(reach clients allocations helpers fleet growth memory)
+all=(reach clients allocations helpers fleet limits growth memory steps)
 case ${1:-} in
     --short)
         for name in "${all[@]}"; do
             bench "$name" --profile dev -- --short --out "$rows" >/dev/null
         done
+        bounds --short
         report "$rows" "$(dirname "$rows")"
-        for section in Reach Budgets 'Refreshes in a fleet'; do grep -q "^## $section" "$(dirname "$rows")/BENCHMARKS.md"; done
+        for section in Reach Budgets 'Refreshes in a fleet' 'Rate limits'; do grep -q "^## $section" "$(dirname "$rows")/BENCHMARKS.md"; done
         ;;
     '')
         for name in "${all[@]}"; do bench "$name" --no-run; done
@@ -104,6 +115,7 @@ case ${1:-} in
         GLIDE_PYTHON=$(glide)
         export GLIDE_PYTHON
         for name in "${all[@]}"; do bench "$name" -- --out "$rows"; done
+        bounds --write .
         clients_9
         VALKEY_9_SERVER=$VALKEY_9_SERVER report "$rows" .
         ;;
@@ -117,6 +129,11 @@ case ${1:-} in
     fleet)
         bench fleet -- --out "$rows"
         if [ "${2:-}" = --write ]; then report --fleet "$rows" .; fi
+        ;;
+    limits)
+        if [ "${2:-}" = --write ]; then bounds --write .; else bounds; fi
+        bench limits -- --out "$rows"
+        if [ "${2:-}" = --write ]; then report --limits "$rows" .; fi
         ;;
     *)
         for name in "$@"; do

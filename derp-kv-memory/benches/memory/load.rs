@@ -27,7 +27,7 @@ const MIXES: [(&str, Op, usize); 3] =
 const ATOMIC: [(&str, Op); 2] = [("set_nx and delete", Op::TakeAndFree), ("incr", Op::Count)];
 
 #[derive(Clone)]
-struct Load {
+pub(crate) struct Load {
     keys: Arc<Vec<Bytes>>,
     /// Which key comes when: Zipf's law, exponent 0.99.
     order: Arc<Vec<u32>>,
@@ -35,7 +35,7 @@ struct Load {
 }
 
 impl Load {
-    fn new(keys: usize, ops: usize) -> Self {
+    pub(crate) fn new(keys: usize, ops: usize) -> Self {
         let mut sum = 0.0;
         let cumulated: Vec<f64> = (1..=keys)
             .map(|rank| {
@@ -63,7 +63,15 @@ impl Load {
         Ok(())
     }
 
-    fn key(&self, at: usize, thread: usize) -> &Bytes {
+    pub(crate) fn ops(&self) -> usize {
+        self.ops
+    }
+
+    pub(crate) fn key_count(&self) -> usize {
+        self.keys.len()
+    }
+
+    pub(crate) fn key(&self, at: usize, thread: usize) -> &Bytes {
         let place = (at + thread * 7919) % self.order.len();
         &self.keys[self.order[place] as usize]
     }
@@ -93,7 +101,7 @@ impl Load {
     }
 
     /// Processor nanoseconds of one operation.
-    fn run(
+    pub(crate) fn run(
         &self,
         threads: usize,
         work: impl Fn(&Self, usize) -> Result<()> + Send + Sync,

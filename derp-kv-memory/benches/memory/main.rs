@@ -1,6 +1,7 @@
 //! The in-memory store beside bare maps and caches: processor time, memory, expiry.
 
 mod expiry;
+mod limits;
 mod load;
 mod scan;
 mod size;
@@ -52,6 +53,9 @@ fn main() -> Result<()> {
         }
         Ok(())
     };
+    if args.iter().any(|arg| arg == "--limits") {
+        return limits::compare_all(short, value_of("--only").as_deref(), &mut push);
+    }
     for (subject, bench) in size::SUBJECTS {
         let mut child = Command::new(std::env::current_exe()?);
         child.args(["--entry-size", subject]).args(short.then_some("--short"));
@@ -71,5 +75,6 @@ fn main() -> Result<()> {
     }
     push(runtime()?.block_on(expiry::of_moka(entries))?)?;
     scan::compare_all(entries, &mut push)?;
-    load::compare_all(short, &mut push)
+    load::compare_all(short, &mut push)?;
+    limits::compare_all(short, None, &mut push)
 }

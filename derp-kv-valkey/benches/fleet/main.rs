@@ -11,7 +11,6 @@ mod calls;
 mod failing;
 mod invalidated;
 mod killed;
-mod ledger;
 mod load;
 mod steady;
 mod task;
@@ -25,8 +24,8 @@ use derp_kv_valkey::test_server::Server;
 use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
 
 use calls::Calls;
-use ledger::Ledger;
 use support::Args;
+use support::ledger::{self, Ledger};
 use support::worker::{WORKER, Worker};
 
 /// Guards against what hangs, not measures: of a part, and of all.
@@ -48,7 +47,7 @@ async fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let args = Args::parse()?;
-    let mut ledger = Ledger::new(&args)?;
+    let mut ledger = Ledger::new(&args, "fleet")?;
     let fleet = Fleet { server: Server::start().await?, short: args.short };
     let measured = measure(&fleet, &args, &mut ledger);
     tokio::time::timeout(LONGEST, measured).await.context("it hangs")??;

@@ -6,6 +6,7 @@ mod cases;
 mod clients;
 mod data;
 mod glide;
+pub mod ledger;
 pub mod measure;
 mod reach;
 mod rows;

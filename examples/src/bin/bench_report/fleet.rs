@@ -33,7 +33,8 @@ pub(crate) fn section(rows: &Rows) -> String {
     text + "\n"
 }
 
-fn line(row: &Row) -> String {
+/// A row of a table of figures and their bounds.
+pub(crate) fn line(row: &Row) -> String {
     let measured = row.number("measured");
     let most = row.number("at_most").map(AtMost);
     let bound: Option<Bound> = most.or_else(|| row.number("at_least").map(AtLeast));

@@ -1,25 +1,26 @@
 //! Turns measured rows into `BENCHMARKS.md` and its plots: `bench_report ROWS.jsonl FOLDER`, or with
-//! `--reach` or `--fleet` before them into that section only, which is printed where no folder is named.
+//! `--reach`, `--fleet` or `--limits` before them into that section only, which is printed where no folder is named.
 //!
 //! A row is one JSON object a line; what was not measured is absent:
 //!
 //! | field | |
 //! |---|---|
-//! | `suite` | `clients`, `cluster`, both with `-9` on Valkey 9, `reach`, `helpers`, `fleet`, `growth`, `memory`, `conformance` |
+//! | `suite` | `clients`, `cluster`, both with `-9` on Valkey 9, `reach`, `helpers`, `fleet`, `limits`, `growth`, `memory`, `conformance` |
 //! | `bench`, `subject` | what was done, and by whom |
 //! | `callers`, `threads`, `value_bytes`, `keys`, `batch`, `primaries` | under which load |
 //! | `ops_per_s`, `p50_us`, `p99_us`, `worst_us` | wall-clock time |
 //! | `cpu_ns_per_op`, `allocs_per_op`, `instructions_per_op`, `commands_per_op`, `bytes_per_entry` | costs, of the client process |
 //! | `computed` | how often a herd computed its value |
-//! | `measured`, `at_most`, `at_least` | a figure of the fleet, and its bound |
+//! | `measured`, `at_most`, `at_least` | a figure of the fleet or of rate limits, and its bound |
 //! | `laws`, `seconds` | how many laws of the conformance suite hold, and how long they took together |
 //! | `ratio`, `cpu_ratio` | `ops_per_s` and `cpu_ns_per_op` over bare redis-rs in the same rounds |
 //! | `ours_ratio`, `ours_cpu_ratio` | those of derp-kv over those of this row, likewise |
-//! | `cpu_ratio_dashmap`, `cpu_ratio_moka` | `cpu_ns_per_op` over these in the same rounds |
+//! | `cpu_ratio_dashmap`, `cpu_ratio_moka`, `cpu_ratio_governor` | `cpu_ns_per_op` over these in the same rounds |
 
 mod bound;
 mod budgets;
 mod fleet;
+mod limits;
 mod plots;
 mod reach;
 mod rows;
@@ -38,13 +39,14 @@ use rows::Rows;
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1).peekable();
-    let usage = "usage: bench_report [--reach | --fleet] ROWS.jsonl FOLDER";
-    if let Some(only) = args.next_if(|arg| arg == "--reach" || arg == "--fleet") {
+    let usage = "usage: bench_report [--reach | --fleet | --limits] ROWS.jsonl FOLDER";
+    let sections = ["--reach", "--fleet", "--limits"];
+    if let Some(only) = args.next_if(|arg| sections.contains(&arg.as_str())) {
         let rows = Rows::read(&PathBuf::from(args.next().context(usage)?))?;
-        let (title, section, before) = if only == "--reach" {
-            (reach::TITLE, reach::section(&rows), reach::BEFORE)
-        } else {
-            (fleet::TITLE, fleet::section(&rows), fleet::BEFORE)
+        let (title, section, before) = match only.as_str() {
+            "--reach" => (reach::TITLE, reach::section(&rows), reach::BEFORE),
+            "--fleet" => (fleet::TITLE, fleet::section(&rows), fleet::BEFORE),
+            _ => (limits::TITLE, limits::section(&rows), limits::BEFORE),
         };
         return section_only(title, &section, before, args.next().map(PathBuf::from));
     }
@@ -76,6 +78,7 @@ fn main() -> Result<()> {
     page += &tables::clients(&rows, "cluster-9", "A cluster of three primaries of the same");
     page += &tables::helpers(&rows);
     page += &fleet::section(&rows);
+    page += &limits::section(&rows);
     page += &tables::growth(&rows);
     page += &slopes::table(&rows);
     for (file, title) in plots::draw(&rows, &plots)? {
@@ -116,8 +119,17 @@ fn machine() -> String {
         let version = version.and_then(|line| line.split('"').nth(1)).unwrap_or("?");
         format!("{name} {version}")
     };
-    let clients =
-        ["redis", "fred", "rustis", "tokio", "moka", "dashmap", "quick_cache", "foyer-memory"];
+    let clients = [
+        "redis",
+        "fred",
+        "rustis",
+        "tokio",
+        "moka",
+        "dashmap",
+        "quick_cache",
+        "foyer-memory",
+        "governor",
+    ];
     format!(
         "Machine: {cores} cores of {model}, {}. Versions: {}, {}, {}.",
         said_by("uname", &["-sr"]),

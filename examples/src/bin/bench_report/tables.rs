@@ -117,6 +117,7 @@ pub(crate) fn memory(rows: &Rows) -> String {
             ("CPU, ns", &|row| shown(row.number("cpu_ns_per_op"))),
             ("over dashmap", &|row| shown(row.number("cpu_ratio_dashmap"))),
             ("over moka", &|row| shown(row.number("cpu_ratio_moka"))),
+            ("over governor", &|row| shown(row.number("cpu_ratio_governor"))),
             ("bytes an entry", &|row| shown(row.number("bytes_per_entry"))),
             ("p50, µs", &|row| shown(row.number("p50_us"))),
             ("worst, µs", &|row| shown(row.number("worst_us"))),

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde::Serialize;
 
-use crate::support::{Args, Rows};
+use super::{Args, Rows};
 
 /// What a figure must keep to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Bound {
+pub enum Bound {
     /// Of a count: it holds on any machine.
     Count(Limit),
     /// Of a time: it holds on a machine that is fast enough.
@@ -18,7 +18,7 @@ pub(crate) enum Bound {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Limit {
+pub enum Limit {
     AtMost(f64),
     AtLeast(f64),
 }
@@ -36,25 +36,20 @@ struct Row<'a> {
     at_least: Option<f64>,
 }
 
-pub(crate) struct Ledger {
+pub struct Ledger {
+    suite: &'static str,
     rows: Rows,
     broken: bool,
 }
 
 impl Ledger {
-    pub(crate) fn new(args: &Args) -> Result<Self> {
+    pub fn new(args: &Args, suite: &'static str) -> Result<Self> {
         println!("| what happens | measured | figure | bound | |\n|---|---|---|---|---|");
-        Ok(Self { rows: Rows::new(args)?, broken: false })
+        Ok(Self { suite, rows: Rows::new(args)?, broken: false })
     }
 
     /// Notes a figure: `subject` of the scenario `bench`.
-    pub(crate) fn note(
-        &mut self,
-        bench: &str,
-        subject: &str,
-        measured: f64,
-        bound: Bound,
-    ) -> Result<()> {
+    pub fn note(&mut self, bench: &str, subject: &str, measured: f64, bound: Bound) -> Result<()> {
         let (at_most, at_least) = match bound {
             Bound::Count(Limit::AtMost(most)) | Bound::Time(most) => (Some(most), None),
             Bound::Count(Limit::AtLeast(least)) => (None, Some(least)),
@@ -75,11 +70,11 @@ impl Ledger {
         };
         let digits = if measured.fract() == 0.0 { 0 } else { 3 };
         println!("| {bench} | {subject} | {measured:.digits$} | {shown} | {verdict} |");
-        self.rows.append(&Row { suite: "fleet", bench, subject, measured, at_most, at_least })
+        self.rows.append(&Row { suite: self.suite, bench, subject, measured, at_most, at_least })
     }
 
     /// Notes a count that must not be more.
-    pub(crate) fn at_most(
+    pub fn at_most(
         &mut self,
         bench: &str,
         subject: &str,
@@ -91,7 +86,7 @@ impl Ledger {
     }
 
     /// Failure where a bound of a count was broken.
-    pub(crate) fn verdict(&self) -> ExitCode {
+    pub fn verdict(&self) -> ExitCode {
         if self.broken { ExitCode::FAILURE } else { ExitCode::SUCCESS }
     }
 }
