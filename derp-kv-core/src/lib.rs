@@ -79,6 +79,7 @@ pub use store::step::Step;
 pub use store::step::ask::Ask;
 pub use store::step::change::Change;
 pub use store::step::future::{StepAtOnce, StepFuture};
+pub use store::step::limits::LimitsStep;
 pub use store::step::record::Value;
 pub use store::step::smooth::{SmoothLimit, SmoothStep};
 pub use store::step::standing::{Standing, Stepped};

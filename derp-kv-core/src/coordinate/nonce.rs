@@ -1,7 +1,8 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::coordinate::token::random;
+use crate::error::Result;
 
 /// A number that no other call gets: of this process for certain, of any other with a probability
 /// of one in 2^64 for each pair. A process that is copied, by `fork` or as a snapshot, goes on with the
@@ -15,11 +16,7 @@ pub(crate) fn nonce() -> Result<u64> {
     let next = match NEXT.get() {
         Some(next) => next,
         None => {
-            let mut bytes = [0; 8];
-            getrandom::fill(&mut bytes).map_err(|error| {
-                Error::new(ErrorKind::Backend, "the operating system gave no random bytes")
-                    .with_source(error)
-            })?;
+            let bytes = random()?;
             NEXT.get_or_init(|| AtomicU64::new(u64::from_be_bytes(bytes)))
         }
     };

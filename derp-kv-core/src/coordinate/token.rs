@@ -2,12 +2,17 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// A random token of 128 bits, in hexadecimal digits.
 pub(crate) fn token() -> Result<String> {
-    let mut bytes = [0; 16];
+    Ok(hex(&random::<16>()?))
+}
+
+/// Random bytes of the operating system.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| {
         Error::new(ErrorKind::Backend, "the operating system gave no random bytes")
             .with_source(error)
     })?;
-    Ok(hex(&bytes))
+    Ok(bytes)
 }
 
 /// Lower-case hexadecimal digits. Formatting each byte would be a third of all instructions of a

@@ -217,14 +217,17 @@ impl RateLimit {
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) where a call would have it, for a fixed
     /// window, and for a limit of 0, which needs no store to be decided.
     pub fn step(&self, ask: Ask) -> Result<Step> {
-        if let Some(mistake) = self.mistake {
-            return Err(invalid(mistake));
-        }
+        self.check_parts()?;
         match self.plan(ask)? {
             Plan::Step(step) => Ok(step),
             Plan::Fixed(_) => Err(invalid("a fixed window is counted by `incr`, not by a step")),
             Plan::Never { .. } => Err(invalid("a limit of 0 is decided without a step")),
         }
+    }
+
+    /// Refuses limits that [`all`](Self::all) could not combine.
+    fn check_parts(&self) -> Result<()> {
+        self.mistake.map_or(Ok(()), |mistake| Err(invalid(mistake)))
     }
 
     pub(crate) fn change(&mut self, change: impl Fn(&mut Rule)) {
@@ -236,9 +239,7 @@ impl RateLimit {
     }
 
     pub(crate) fn key(&self, id: &[u8]) -> Result<HelperKey> {
-        if let Some(mistake) = self.mistake {
-            return Err(invalid(mistake));
-        }
+        self.check_parts()?;
         let own = match self.rules[0].promise {
             Promise::Fixed => RATE_LIMIT_PREFIX,
             Promise::Smooth => SMOOTH_PREFIX,

@@ -3,6 +3,7 @@
 pub(crate) mod ask;
 pub(crate) mod change;
 pub(crate) mod future;
+pub(crate) mod limits;
 pub(crate) mod record;
 pub(crate) mod smooth;
 pub(crate) mod standing;

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::store::expiry::Expiry;
 use crate::store::step::ask::Ask;
 use crate::store::step::change::Change;
+use crate::store::step::limits::LimitsStep;
 use crate::store::step::record::{MILLI, Record, Value, corrupt, in_millis, nanos};
 use crate::store::step::standing::{MAX_LIMITS, Standing, Stepped};
 use crate::store::ttl::MAX_TTL;
@@ -25,13 +26,7 @@ const KIND: u8 = b'G';
 /// What a limit owes now is what is kept, or its tolerance where that is less, minus the time since the
 /// write, and 0 at the least. A call is admitted where for every limit that and the increment are at
 /// most the tolerance. What is kept then is what was kept, minus that time, plus the increment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SmoothStep {
-    pub(crate) nonce: u64,
-    pub(crate) ask: Ask,
-    limits: [SmoothLimit; MAX_LIMITS],
-    len: usize,
-}
+pub type SmoothStep = LimitsStep<SmoothLimit>;
 
 /// One limit of a [`SmoothStep`], with what a call costs under it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -130,33 +125,6 @@ impl Owed {
 const LONGEST: u64 = MAX_TTL.as_secs() * 1_000 * MILLI;
 
 impl SmoothStep {
-    pub(crate) fn new(nonce: u64, ask: Ask, limits: &[SmoothLimit]) -> Self {
-        let mut step = Self { nonce, ask, limits: Default::default(), len: 0 };
-        for (place, limit) in step.limits.iter_mut().zip(limits) {
-            *place = *limit;
-            step.len += 1;
-        }
-        step
-    }
-
-    /// The limits, in the order in which they are kept.
-    #[must_use]
-    pub fn limits(&self) -> &[SmoothLimit] {
-        &self.limits[..self.len]
-    }
-
-    /// The number of the write.
-    #[must_use]
-    pub fn nonce(&self) -> [u8; 8] {
-        self.nonce.to_be_bytes()
-    }
-
-    /// What the step is asked for.
-    #[must_use]
-    pub fn ask(&self) -> Ask {
-        self.ask
-    }
-
     pub(crate) fn apply(&self, seen: Option<(&[u8], Expiry)>) -> Result<(Change, Stepped)> {
         let (found, excess) = self.owed(seen)?;
         let limits = self.limits();
@@ -171,7 +139,7 @@ impl SmoothStep {
             let standings = standings.map(|(limit, owed)| limit.standing(owed, true, 0));
             (after, Stepped::new(true, standings))
         };
-        match self.ask {
+        match self.ask() {
             Ask::Admit if all_fit => {
                 let (owed, stepped) = after(u64::saturating_add);
                 Ok((self.set(owed), stepped))
@@ -199,7 +167,7 @@ impl SmoothStep {
     fn owed(&self, seen: Option<(&[u8], Expiry)>) -> Result<([Owed; MAX_LIMITS], u64)> {
         let mut owed = [Owed::default(); MAX_LIMITS];
         let Some(mut record) = Record::read(KIND, seen)? else { return Ok((owed, 0)) };
-        for owed in owed.iter_mut().take(self.len) {
+        for owed in owed.iter_mut().take(self.limits().len()) {
             if record.is_empty() {
                 break;
             }
@@ -212,10 +180,10 @@ impl SmoothStep {
     }
 
     fn set(&self, owed: [Owed; MAX_LIMITS]) -> Change {
-        let owed = &owed[..self.len];
+        let owed = &owed[..self.limits().len()];
         let longest = owed.iter().map(|owed| owed.written).max().unwrap_or(1);
         let ttl = longest.div_ceil(MILLI).max(1);
-        let mut value = Value::new(KIND, self.nonce, ttl);
+        let mut value = Value::new(KIND, self.number(), ttl);
         for owed in owed {
             value.push_time(owed.written);
         }

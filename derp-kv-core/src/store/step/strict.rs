@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::store::expiry::Expiry;
 use crate::store::step::ask::Ask;
 use crate::store::step::change::Change;
+use crate::store::step::limits::LimitsStep;
 use crate::store::step::record::{MILLI, Record, Value, corrupt, in_millis, nanos};
 use crate::store::step::standing::{MAX_LIMITS, Standing, Stepped};
 
@@ -33,13 +34,7 @@ const SUB_WINDOWS: u64 = 60;
 /// the sum of those and the cost is at most the limit. It counts in the sub-window of now; where none
 /// is kept, or sub-windows had another length, a new one begins now, in which all that counts is
 /// counted again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StrictStep {
-    pub(crate) nonce: u64,
-    pub(crate) ask: Ask,
-    limits: [StrictLimit; MAX_LIMITS],
-    len: usize,
-}
+pub type StrictStep = LimitsStep<StrictLimit>;
 
 /// One limit of a [`StrictStep`], with what a call costs under it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -275,36 +270,9 @@ fn counters(bytes: &[u8]) -> impl DoubleEndedIterator<Item = u64> + ExactSizeIte
 }
 
 impl StrictStep {
-    pub(crate) fn new(nonce: u64, ask: Ask, limits: &[StrictLimit]) -> Self {
-        let mut step = Self { nonce, ask, limits: Default::default(), len: 0 };
-        for (place, limit) in step.limits.iter_mut().zip(limits) {
-            *place = *limit;
-            step.len += 1;
-        }
-        step
-    }
-
-    /// The limits, in the order in which they are kept.
-    #[must_use]
-    pub fn limits(&self) -> &[StrictLimit] {
-        &self.limits[..self.len]
-    }
-
-    /// The number of the write.
-    #[must_use]
-    pub fn nonce(&self) -> [u8; 8] {
-        self.nonce.to_be_bytes()
-    }
-
-    /// What the step is asked for.
-    #[must_use]
-    pub fn ask(&self) -> Ask {
-        self.ask
-    }
-
     pub(crate) fn apply(&self, seen: Option<(&[u8], Expiry)>) -> Result<(Change, Stepped)> {
         let limits = self.limits();
-        let mut found: [Counters<'_>; MAX_LIMITS] = self.limits.map(|limit| limit.none());
+        let mut found: [Counters<'_>; MAX_LIMITS] = self.places().map(|limit| limit.none());
         if let Some(mut record) = Record::read(KIND, seen)? {
             for (found, limit) in found.iter_mut().zip(limits) {
                 if record.is_empty() {
@@ -315,7 +283,7 @@ impl StrictStep {
         }
         let each = || limits.iter().zip(&found);
         let fits = |(limit, counters): (&StrictLimit, &Counters<'_>)| limit.admits(counters);
-        match self.ask {
+        match self.ask() {
             Ask::Admit if each().all(fits) => {
                 let mut after = found;
                 for (after, limit) in after.iter_mut().zip(limits) {
@@ -357,7 +325,7 @@ impl StrictStep {
         let each = || self.limits().iter().zip(after);
         let counting = each().filter(|(_, after)| after.sum > 0);
         let ttl = counting.map(|(limit, _)| limit.lasts_from_write() / MILLI).max().unwrap_or(1);
-        let mut value = Value::new(KIND, self.nonce, ttl);
+        let mut value = Value::new(KIND, self.number(), ttl);
         for (limit, after) in each() {
             after.write(limit.lasts_from_begin(after.sub_window), &mut value);
         }
