@@ -38,6 +38,7 @@ mod cache;
 mod coordinate;
 mod error;
 mod ext;
+mod http;
 mod once;
 mod operation;
 mod rate_limit;

@@ -16,6 +16,7 @@ const CORE: Layers = &[
     &["coordinate"],
     &["cache", "once", "rate_limit"],
     &["ext"],
+    &["http"],
 ];
 
 const VALKEY: Layers = &[

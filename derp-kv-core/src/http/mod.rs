@@ -1,0 +1,4 @@
+//! What the helpers' answers look like in HTTP, and with the feature `tower` the layers that give them.
+
+#[cfg(feature = "tower")]
+pub(crate) mod tower;

@@ -1,0 +1,1 @@
+//! The helpers as layers around any tower service over `http::Request`.
