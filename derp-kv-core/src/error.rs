@@ -44,7 +44,9 @@ pub enum ErrorKind {
     /// it did it; with another key it would be done twice.
     NotKept,
     /// The one who did the work on the caller's behalf went away without a result, and the work
-    /// was not taken over.
+    /// was not taken over. Of an idempotency key whose attempts are
+    /// [rejected](crate::OnAbandoned::Reject) then, it is not transient: nobody knows what the attempt
+    /// has done, and the work does not run again before somebody forgets it (HTTP 409).
     Abandoned,
     /// A stored record cannot be decoded. It is left as it is.
     Corrupt,

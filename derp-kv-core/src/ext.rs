@@ -1,8 +1,6 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::cache::fill::Fill;
 use crate::cache::freshness::Got;
@@ -11,6 +9,8 @@ use crate::cache::{guarded_get, invalidate};
 use crate::coordinate::lease::Lease;
 use crate::coordinate::lock::{self, Lock};
 use crate::error::{Error, Result};
+use crate::once::answer::Answer;
+use crate::once::attempts::Attempt;
 use crate::once::dedup::{self, Processed};
 use crate::once::idempotency;
 use crate::once::options::{Dedup, Idempotency};
@@ -29,11 +29,12 @@ use crate::store::kv_store::KvStore;
 ///
 /// # Keys
 ///
-/// A helper's record is `{prefix}:{id}`, the lock of a key is the key and `:lock`, and `:attempt` is kept
-/// free beside it. So a key or id
+/// A helper's record is `{prefix}:{id}`, the lock of a key is the key and `:lock`, and the
+/// marker of its attempts is at the key and `:attempt`. So a key or id
 /// that ends in `:lock` is [`InvalidArgument`](crate::ErrorKind::InvalidArgument), and so is the id
 /// `lock`, an empty one, and one of more than 1 KiB. Build ids that hold more than one part
-/// (tenant, method, path, the client's key) so that no two requests can join to the same one.
+/// (tenant, method, path, the client's key) with [`id_of`](crate::id_of), so that no two requests join to
+/// the same one.
 ///
 /// Laws: `helpers::lock_keys_are_reserved`, `helpers::ids_are_bounded`,
 /// `helpers::records_are_compatible`.
@@ -103,12 +104,42 @@ pub trait KvStoreExt: KvStore + Clone {
     ) -> impl Future<Output = Result<Outcome<T>, E>> + Send
     where
         K: AsRef<[u8]> + Send + Sync,
-        T: Serialize + DeserializeOwned + Send,
+        T: Answer + Send,
         F: FnOnce() -> Fut + Send,
         Fut: Future<Output = Result<T, E>> + Send,
         E: From<Error> + Send,
     {
         idempotency::idempotent_execute(self, key, options, compute)
+    }
+
+    /// Runs `compute` once, and tells it which attempt it is:
+    /// [`idempotent_execute_with`](crate::idempotent_execute_with).
+    fn idempotent_execute_with<K, T, F, Fut, E>(
+        &self,
+        key: K,
+        options: &Idempotency,
+        compute: F,
+    ) -> impl Future<Output = Result<Outcome<T>, E>> + Send
+    where
+        K: AsRef<[u8]> + Send + Sync,
+        T: Answer + Send,
+        F: FnOnce(Attempt) -> Fut + Send,
+        Fut: Future<Output = Result<T, E>> + Send,
+        E: From<Error> + Send,
+    {
+        idempotency::idempotent_execute_with(self, key, options, compute)
+    }
+
+    /// Forgets attempts that were abandoned: [`idempotent_forget`](crate::idempotent_forget).
+    fn idempotent_forget<K>(
+        &self,
+        key: K,
+        options: &Idempotency,
+    ) -> impl Future<Output = Result<bool>> + Send
+    where
+        K: AsRef<[u8]> + Send + Sync,
+    {
+        idempotency::idempotent_forget(self, key, options)
     }
 
     /// Counts a call and tells whether it is within the limit: [`rate_limit`](crate::rate_limit).
@@ -186,6 +217,24 @@ pub trait KvStoreExt: KvStore + Clone {
         E: From<Error> + Send,
     {
         dedup::process_once(self, event_id, options, handler)
+    }
+
+    /// Runs `handler` unless the event was processed before, and tells it which attempt it is:
+    /// [`process_once_with`](crate::process_once_with).
+    fn process_once_with<K, T, F, Fut, E>(
+        &self,
+        event_id: K,
+        options: &Dedup,
+        handler: F,
+    ) -> impl Future<Output = Result<Processed<T>, E>> + Send
+    where
+        K: AsRef<[u8]> + Send + Sync,
+        T: Send,
+        F: FnOnce(Attempt) -> Fut + Send,
+        Fut: Future<Output = Result<T, E>> + Send,
+        E: From<Error> + Send,
+    {
+        dedup::process_once_with(self, event_id, options, handler)
     }
 
     /// Takes the lease of `key` unless somebody holds it: [`try_lock`](crate::try_lock).

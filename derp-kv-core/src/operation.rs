@@ -79,6 +79,8 @@ operations! {
         Refresh "refresh",
         /// [`KvStoreExt::idempotent_execute`](crate::KvStoreExt::idempotent_execute)
         IdempotentExecute "idempotent_execute",
+        /// [`KvStoreExt::idempotent_forget`](crate::KvStoreExt::idempotent_forget)
+        IdempotentForget "idempotent_forget",
         /// [`KvStoreExt::already_processed`](crate::KvStoreExt::already_processed)
         AlreadyProcessed "already_processed",
         /// [`KvStoreExt::process_once`](crate::KvStoreExt::process_once)

@@ -24,7 +24,7 @@ pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(50);
 pub(crate) const LOCK_TTL: Duration = Duration::from_secs(2);
 
 /// What the key of an attempt's marker ends in. Reserved like [`LOCK_SUFFIX`].
-const ATTEMPT_SUFFIX: &[u8] = b":attempt";
+pub(crate) const ATTEMPT_SUFFIX: &[u8] = b":attempt";
 
 /// Where the records of each helper are, where the options do not say.
 pub(crate) const IDEMPOTENCY_PREFIX: &str = "derp:idempotency";

@@ -81,7 +81,6 @@ use crate::store::kv_store::KvStore;
 /// ```
 pub struct Lease {
     hold: Arc<Hold>,
-    token_len: usize,
     renewal: Option<AbortHandle>,
     /// Whether the record may still be in the store.
     held: bool,
@@ -123,18 +122,13 @@ impl Lease {
     ) -> Result<Acquired> {
         let runtime = runtime_of(store)?;
         let token = token()?;
-        let token_len = token.len();
-        let value = match tag {
-            Some(tag) => Bytes::from(format!("{token}:{tag}")),
-            None => Bytes::from(token),
-        };
         let mut sent = now_on(&runtime);
-        let hold = Hold::new(Arc::new(store.clone()), key, value, ttl, runtime, sent);
+        let hold = Hold::new(Arc::new(store.clone()), key, token, tag, ttl, runtime, sent);
         if let Some(renewed_for) = renewed_for {
             hold.renew_for(renewed_for);
         }
         // From here on the record may exist: a drop at any await point takes it back.
-        let mut lease = Self { hold: Arc::new(hold), token_len, renewal: None, held: true };
+        let mut lease = Self { hold: Arc::new(hold), renewal: None, held: true };
         if !lease.take().await? {
             lease.held = false;
             return Ok(Acquired::Held);
@@ -178,8 +172,12 @@ impl Lease {
     /// The random token, different for every lease that was ever taken.
     #[must_use]
     pub fn token(&self) -> &str {
-        // The token was made of hexadecimal digits.
-        std::str::from_utf8(&self.hold.value[..self.token_len]).unwrap_or_default()
+        self.hold.token()
+    }
+
+    /// The record that it holds, for one who watches it without owning it.
+    pub(crate) fn hold(&self) -> Arc<Hold> {
+        Arc::clone(&self.hold)
     }
 
     /// Whether it is renewed where a lease that this caller takes would be. Another caller's runtime
@@ -207,8 +205,7 @@ impl Lease {
 
     /// The tag that was given when the lock was taken.
     pub(crate) fn tag(&self) -> Option<&str> {
-        let tag = self.hold.value.get(self.token_len + 1..)?;
-        std::str::from_utf8(tag).ok()
+        self.hold.tag()
     }
 
     /// The key of the lock's own record, which ends in `:lock`.

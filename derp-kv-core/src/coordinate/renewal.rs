@@ -15,7 +15,9 @@ use crate::store::kv_store::KvStore;
 pub(crate) struct Hold {
     pub(crate) store: Arc<dyn KvStore>,
     pub(crate) key: Bytes,
+    /// The token and, behind `:`, a tag where there is one.
     pub(crate) value: Bytes,
+    token_len: usize,
     pub(crate) ttl: Duration,
     /// Where the record is renewed, and by whose clock its time is measured.
     pub(crate) runtime: Handle,
@@ -42,14 +44,31 @@ impl Hold {
     pub(crate) fn new(
         store: Arc<dyn KvStore>,
         key: Bytes,
-        value: Bytes,
+        token: String,
+        tag: Option<&str>,
         ttl: Duration,
         runtime: Handle,
         sent: Instant,
     ) -> Self {
+        let token_len = token.len();
+        let value = match tag {
+            Some(tag) => Bytes::from(format!("{token}:{tag}")),
+            None => Bytes::from(token),
+        };
         let state =
             watch::Sender::new(State { deadline: sent + ttl, lost: false, renewed_until: None });
-        Self { store, key, value, ttl, runtime, state }
+        Self { store, key, value, token_len, ttl, runtime, state }
+    }
+
+    /// The random token, different for every lease that was ever taken.
+    pub(crate) fn token(&self) -> &str {
+        // The token was made of hexadecimal digits.
+        std::str::from_utf8(&self.value[..self.token_len]).unwrap_or_default()
+    }
+
+    pub(crate) fn tag(&self) -> Option<&str> {
+        let tag = self.value.get(self.token_len + 1..)?;
+        std::str::from_utf8(tag).ok()
     }
 
     pub(crate) fn now(&self) -> Instant {

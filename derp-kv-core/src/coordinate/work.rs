@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::coordinate::cooldown;
 use crate::coordinate::lease::Lease;
-use crate::coordinate::nesting::computing;
+use crate::coordinate::renewal::Hold;
 use crate::coordinate::run_to_end::RunToEnd;
 use crate::error::{Error, ErrorKind, Result};
 use crate::singleflight::aboard::Aboard;
@@ -25,22 +25,6 @@ pub(crate) struct Lead {
 impl Lead {
     pub(crate) fn new(aboard: Aboard, lease: Lease) -> Self {
         Self { aboard, lease: Some(lease) }
-    }
-
-    /// Does the work. Where it fails, everybody who waits for it is told so, and the lock is freed.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped while the work goes on, it leaves the lead to the newest waiter.
-    pub(crate) async fn work<T, E>(
-        &mut self,
-        work: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, E> {
-        let result = computing(self.flight(), work).await;
-        if result.is_err() {
-            self.fail(None).await;
-        }
-        result
     }
 
     /// The flight of which the work is.
@@ -100,6 +84,11 @@ impl Lead {
         if let Some(lease) = &self.lease {
             lease.renew_for(how_long);
         }
+    }
+
+    /// The lock's record; none once the work has ended.
+    pub(crate) fn hold(&self) -> Option<Arc<Hold>> {
+        self.lease.as_ref().map(Lease::hold)
     }
 
     /// Ends the work. The lease is the caller's, to store what came of it.

@@ -1,17 +1,20 @@
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
+use crate::coordinate::claim::too_slow;
 use crate::coordinate::contention::{Contention, Patience, Turn};
 use crate::coordinate::entry::Reading;
-use crate::coordinate::keys::{IDEMPOTENCY_PREFIX, helper_key};
-use crate::coordinate::lease::{Terms, check_runtime};
+use crate::coordinate::keys::{IDEMPOTENCY_PREFIX, helper_key, lock_key};
+use crate::coordinate::lease::{Acquired, Lease, Terms, check_runtime};
+use crate::coordinate::nesting::computing;
+use crate::coordinate::run_to_end::RunToEnd;
 use crate::coordinate::work::Lead;
 use crate::coordinate::write_once::{WriteOnce, Written};
 use crate::error::{Error, ErrorKind, Result};
-use crate::once::options::Idempotency;
-use crate::once::record::{Outcome, StoredRecord, encode, omitted, refused_by_store};
+use crate::once::answer::Answer;
+use crate::once::attempts::{Attempt, Marker, Start, attempt_key};
+use crate::once::options::{Idempotency, OnAbandoned};
+use crate::once::record::{Outcome, StoredRecord, omitted, refused_by_store};
 use crate::operation::Operation;
 use crate::singleflight::flights::Purpose;
 use crate::store::kv_store::KvStore;
@@ -21,7 +24,8 @@ const OPERATION: Operation = Operation::IdempotentExecute;
 /// Runs `compute` once for each `key` while its record lives, and gives everybody its outcome.
 ///
 /// The record at `{prefix}:{key}` is the JSON `{"status_code":201,"body":…}`, and of an answer that
-/// is not kept `{"status_code":201,"body":null,"omitted":true}`.
+/// is not kept `{"status_code":201,"body":null,"omitted":true}`. To keep a whole response, with its own
+/// status code and headers, let the work answer with a [`Reply`](crate::Reply).
 ///
 /// # What is guaranteed, and what not
 ///
@@ -51,6 +55,12 @@ const OPERATION: Operation = Operation::IdempotentExecute;
 /// * Where the work was done and not even the small record can be written within `lock_ttl`, the
 ///   caller gets an error with [`may_have_applied`](crate::Error::may_have_applied), and a later
 ///   call, or a duplicate that waits, runs it again after `lock_ttl`.
+/// * With [`OnAbandoned::Reject`] it is not run again in these cases, nor after a crash, a panic or a
+///   dropped call: whoever comes later gets [`Abandoned`](crate::ErrorKind::Abandoned), and the work
+///   does not run before [`idempotent_forget`](crate::KvStoreExt::idempotent_forget). What is left is a
+///   server that forgets acknowledged writes. The first call then sends two commands more, which leave
+///   and remove the marker `{prefix}:{key}:attempt`; a store that fails while the work begins may let it
+///   seem abandoned.
 ///
 /// Laws: `helpers::idempotent_execute_runs_once`, `helpers::idempotent_execute_replays`,
 /// `helpers::idempotent_execute_reports_progress`,
@@ -87,6 +97,7 @@ const OPERATION: Operation = Operation::IdempotentExecute;
 ///
 /// * [`InProgress`](crate::ErrorKind::InProgress) with `retry_after` (HTTP 409),
 /// * [`KeyReused`](crate::ErrorKind::KeyReused) (HTTP 422),
+/// * [`Abandoned`](crate::ErrorKind::Abandoned), not transient, with [`OnAbandoned::Reject`],
 /// * [`Corrupt`](crate::ErrorKind::Corrupt) for a record that cannot be decoded, which stays,
 /// * [`Failing`](crate::ErrorKind::Failing) where the work of the caller that this one waited for
 ///   failed,
@@ -101,8 +112,8 @@ const OPERATION: Operation = Operation::IdempotentExecute;
 ///
 /// # Cancel safety
 ///
-/// Dropped during `compute`, it stops the work and frees the key. Dropped later, it still
-/// writes the record.
+/// Dropped during `compute`, it stops the work and frees the key; with [`OnAbandoned::Reject`] it has
+/// abandoned it. Dropped later, it still writes the record.
 ///
 /// # Examples
 ///
@@ -127,14 +138,111 @@ pub async fn idempotent_execute<S, K, T, F, Fut, E>(
 where
     S: KvStore + Clone,
     K: AsRef<[u8]>,
-    T: Serialize + DeserializeOwned,
+    T: Answer,
     F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    E: From<Error>,
+{
+    let is_counted = options.on_abandoned == OnAbandoned::Reject;
+    execute(store, key.as_ref(), options, is_counted, |_| compute()).await
+}
+
+/// [`idempotent_execute`] for work that asks which attempt it is, and watches its lease: see [`Attempt`].
+///
+/// The attempts are counted whatever [`on_abandoned`](Idempotency::on_abandoned) says, in two commands
+/// more for each first call.
+///
+/// # Errors
+///
+/// As [`idempotent_execute`].
+///
+/// # Cancel safety
+///
+/// As [`idempotent_execute`].
+pub async fn idempotent_execute_with<S, K, T, F, Fut, E>(
+    store: &S,
+    key: K,
+    options: &Idempotency,
+    compute: F,
+) -> Result<Outcome<T>, E>
+where
+    S: KvStore + Clone,
+    K: AsRef<[u8]>,
+    T: Answer,
+    F: FnOnce(Attempt) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    E: From<Error>,
+{
+    execute(store, key.as_ref(), options, true, compute).await
+}
+
+/// Forgets the attempts at `key`, so that the next call does the work although one was
+/// [abandoned](OnAbandoned::Reject). Tells whether there were any.
+///
+/// Look first at what the attempt has done. A record is not forgotten: work that is known to be done stays
+/// done.
+///
+/// # Errors
+///
+/// [`InProgress`](ErrorKind::InProgress) with `retry_after` while an attempt is under way, or may be;
+/// [`InvalidArgument`](ErrorKind::InvalidArgument) for a bad key or option; those of the store, where it
+/// may have been forgotten.
+///
+/// # Cancel safety
+///
+/// It is forgotten or not.
+///
+/// # Examples
+///
+/// ```
+/// use derp_kv_core::{Idempotency, KvStoreExt, OnAbandoned};
+/// # #[tokio::main] async fn main() -> derp_kv_core::Result<()> {
+/// # let kv = derp_kv_memory::MemoryStore::new();
+/// let options = Idempotency::default().on_abandoned(OnAbandoned::Reject);
+/// assert!(!kv.idempotent_forget("a-key", &options).await?);
+/// # Ok(()) }
+/// ```
+pub async fn idempotent_forget<S, K>(store: &S, key: K, options: &Idempotency) -> Result<bool>
+where
+    S: KvStore + Clone,
+    K: AsRef<[u8]>,
+{
+    let named = |error: Error| error.with_operation(Operation::IdempotentForget);
+    let (lock_ttl, _) = options.check().map_err(named)?;
+    let key = helper_key(IDEMPOTENCY_PREFIX, &options.key_prefix, key.as_ref()).map_err(named)?;
+    let acquired = Lease::acquire(store, lock_key(&key), None, Terms::unlimited(lock_ttl)).await;
+    let lease = match acquired.map_err(named)? {
+        Acquired::Lease(lease) => lease,
+        Acquired::Held => {
+            let message = "an attempt is under way";
+            let error = Error::new(ErrorKind::InProgress, message);
+            return Err(named(error.with_retry_after(lock_ttl)));
+        }
+        Acquired::Late => return Err(named(too_slow())),
+    };
+    let forgotten = store.delete(&attempt_key(&key)).await.map_err(named)?;
+    // Where the release fails, it goes on in the background.
+    let _ = lease.release().await;
+    Ok(forgotten)
+}
+
+async fn execute<S, T, F, Fut, E>(
+    store: &S,
+    key: &[u8],
+    options: &Idempotency,
+    is_counted: bool,
+    compute: F,
+) -> Result<Outcome<T>, E>
+where
+    S: KvStore + Clone,
+    T: Answer,
+    F: FnOnce(Attempt) -> Fut,
     Fut: Future<Output = Result<T, E>>,
     E: From<Error>,
 {
     let named = |error: Error| error.with_operation(OPERATION);
     let (lock_ttl, retry_delay) = options.check().map_err(named)?;
-    let key = helper_key(IDEMPOTENCY_PREFIX, &options.key_prefix, key.as_ref()).map_err(named)?;
+    let key = helper_key(IDEMPOTENCY_PREFIX, &options.key_prefix, key).map_err(named)?;
     let key = Bytes::copy_from_slice(&key);
     check_runtime().map_err(named)?;
     let contention = Contention {
@@ -151,13 +259,60 @@ where
     match contention.turn().await {
         Turn::Found(record) => Ok(replay(options, &record.value)?),
         Turn::Landed(record) => Ok(replay(options, &record.value)?),
-        Turn::Lead(mut lead) => {
-            let body = lead.work(compute()).await?;
-            Ok(record(store, &key, options, &mut lead, body).await?)
+        Turn::Lead(lead) => {
+            let (lead, attempt, marker) = begin(lead, &key, options, is_counted).await?;
+            let result = computing(lead.flight(), compute(attempt)).await;
+            match result {
+                Ok(body) if body.is_kept(options) => {
+                    Ok(record(store, &key, options, lead, marker, body).await?)
+                }
+                other => {
+                    failed(lead, marker).await;
+                    let body = other?;
+                    let status_code = body.status_code(options);
+                    Ok(Outcome::new(body, status_code, false))
+                }
+            }
         }
         // Nobody runs the work beside a holder of its key.
         Turn::Beside(_) => Err(contention.in_progress().into()),
         Turn::Refused(error) => Err(error.into()),
+    }
+}
+
+/// Begins an attempt at the work.
+async fn begin(
+    lead: Lead,
+    key: &Bytes,
+    options: &Idempotency,
+    is_counted: bool,
+) -> Result<(Lead, Attempt, Option<Marker>)> {
+    let Idempotency { ttl, on_abandoned, .. } = *options;
+    let hold = lead.hold().ok_or_else(without_lease)?;
+    match (Start { key, ttl, is_counted, on_abandoned }).begin(lead, hold).await {
+        Ok(begun) => Ok(begun),
+        Err((lead, error)) => {
+            if let Some(mut lead) = lead {
+                lead.break_up(&error);
+                lead.free().await;
+            }
+            Err(error.with_operation(OPERATION))
+        }
+    }
+}
+
+/// Ends work that says it failed, or whose answer is not to be kept: the key is free again.
+async fn failed(mut lead: Lead, marker: Option<Marker>) {
+    match marker {
+        None => lead.fail(None).await,
+        // The lock goes last: the next holder must not take this attempt for one that was abandoned.
+        Some(marker) => {
+            RunToEnd::new(async move {
+                marker.close().await;
+                lead.fail(None).await;
+            })
+            .await;
+        }
     }
 }
 
@@ -166,19 +321,18 @@ async fn record<S, T>(
     store: &S,
     key: &Bytes,
     options: &Idempotency,
-    lead: &mut Lead,
+    mut lead: Lead,
+    marker: Option<Marker>,
     body: T,
 ) -> Result<Outcome<T>>
 where
     S: KvStore + Clone,
-    T: Serialize + DeserializeOwned,
+    T: Answer,
 {
-    let Some(lease) = lead.end() else {
-        let message = "the work ended without its lease";
-        return Err(Error::new(ErrorKind::Backend, message).with_operation(OPERATION));
-    };
-    let small = omitted(options);
-    let (value, instead, answer) = match encode(&body, options) {
+    let lease = lead.end().ok_or_else(without_lease)?;
+    let status_code = body.status_code(options);
+    let small = omitted(status_code, options);
+    let (value, instead, answer) = match body.encode(options) {
         Ok(record) => (record, Some(small.clone()), Ok(body)),
         Err(error) => (small.clone(), None, Err(error)),
     };
@@ -190,14 +344,27 @@ where
         pause: options.retry_delay,
         patience: options.lock_ttl,
     };
-    match write.write(store, lease).await {
+    let written = match marker {
+        None => write.write(store, lease).await,
+        // Where no record was written, the marker alone says that the work was begun.
+        Some(marker) => {
+            let store = store.clone();
+            RunToEnd::new(async move {
+                let written = write.write(&store, lease).await?;
+                marker.remove().await;
+                Ok(written)
+            })
+            .await
+        }
+    };
+    match written {
         Ok(Written::Now) => {
             lead.land(value);
-            answer.map(|body| Outcome { body, status_code: options.status_code, is_replay: false })
+            answer.map(|body| Outcome::new(body, status_code, false))
         }
         Ok(Written::Instead(refusal)) => {
             lead.land(small);
-            Err(refused_by_store(options, refusal))
+            Err(refused_by_store(status_code, refusal))
         }
         // A successor took over meanwhile, and its record is the one that counts.
         Ok(Written::Before(record)) => {
@@ -212,7 +379,11 @@ where
     }
 }
 
-fn replay<T: DeserializeOwned>(options: &Idempotency, record: &[u8]) -> Result<Outcome<T>> {
+fn without_lease() -> Error {
+    Error::new(ErrorKind::Backend, "the work ended without its lease").with_operation(OPERATION)
+}
+
+fn replay<T: Answer>(options: &Idempotency, record: &[u8]) -> Result<Outcome<T>> {
     let stored = StoredRecord::decode(record)?;
     // Before the body, which of another request may be of another type.
     match (options.fingerprint.as_deref(), stored.fingerprint.as_deref()) {
@@ -220,6 +391,9 @@ fn replay<T: DeserializeOwned>(options: &Idempotency, record: &[u8]) -> Result<O
             let message = "this idempotency key was used for another request";
             Err(Error::new(ErrorKind::KeyReused, message).with_operation(OPERATION))
         }
-        _ => stored.outcome(),
+        _ => {
+            stored.check_kept()?;
+            Ok(Outcome::new(T::decode(&stored)?, stored.status_code, true))
+        }
     }
 }

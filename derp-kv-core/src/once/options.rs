@@ -29,6 +29,26 @@ pub struct Idempotency {
     pub(crate) retry_delay: Duration,
     pub(crate) key_prefix: Cow<'static, str>,
     pub(crate) fingerprint: Option<String>,
+    pub(crate) keep_all: bool,
+    pub(crate) on_abandoned: OnAbandoned,
+}
+
+/// What a call does that finds an earlier attempt of its key abandoned: its caller went away, its
+/// process died, or it lost its lease, and it left no record.
+///
+/// Nobody knows what such an attempt has done. A closure that returned `Err` is not abandoned: it says
+/// that the work failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnAbandoned {
+    /// It does the work again. Choose this where to do it twice does no harm, or where its effect is
+    /// conditional on the key itself.
+    #[default]
+    Rerun,
+    /// It gets [`Abandoned`](ErrorKind::Abandoned), and so does every call until somebody who has
+    /// looked what was done calls [`idempotent_forget`](crate::KvStoreExt::idempotent_forget). This
+    /// costs two commands for each first call, and none for a replay.
+    Reject,
 }
 
 impl Default for Idempotency {
@@ -40,6 +60,8 @@ impl Default for Idempotency {
             retry_delay: RETRY_DELAY,
             key_prefix: Cow::Borrowed(IDEMPOTENCY_PREFIX),
             fingerprint: None,
+            keep_all: false,
+            on_abandoned: OnAbandoned::Rerun,
         }
     }
 }
@@ -83,6 +105,19 @@ impl Idempotency {
         self
     }
 
+    /// Keeps a [`Reply`](crate::Reply) of any status code, as Stripe does. By default only definitive
+    /// ones are kept. Answers of other types are always kept.
+    pub fn keep_all(mut self) -> Self {
+        self.keep_all = true;
+        self
+    }
+
+    /// What to do where an earlier attempt was abandoned. By default the work is done again.
+    pub fn on_abandoned(mut self, on_abandoned: OnAbandoned) -> Self {
+        self.on_abandoned = on_abandoned;
+        self
+    }
+
     /// Checks all of them, and returns `lock_ttl` and `retry_delay` in whole milliseconds.
     pub(crate) fn check(&self) -> Result<(Duration, Duration)> {
         Ttl::new(self.ttl)?;
@@ -115,6 +150,7 @@ pub struct Dedup {
     pub(crate) ttl: Duration,
     pub(crate) lock_ttl: Duration,
     pub(crate) key_prefix: Cow<'static, str>,
+    pub(crate) give_up_after: Option<u32>,
 }
 
 impl Default for Dedup {
@@ -123,6 +159,7 @@ impl Default for Dedup {
             ttl: Duration::from_secs(24 * 60 * 60),
             lock_ttl: LOCK_TTL,
             key_prefix: Cow::Borrowed(WEBHOOK_PREFIX),
+            give_up_after: None,
         }
     }
 }
@@ -149,9 +186,24 @@ impl Dedup {
         self
     }
 
+    /// Gives an event up after so many attempts of [`process_once`](crate::KvStoreExt::process_once),
+    /// failed or abandoned: later deliveries are
+    /// [`Processed::GivenUp`](crate::Processed::GivenUp), which is answered like success, so that the
+    /// sender stops. By default never. This costs two commands for each first delivery.
+    ///
+    /// The attempts are counted for as long as [`ttl`](Self::ttl) after the last of them.
+    pub fn give_up_after(mut self, attempts: u32) -> Self {
+        self.give_up_after = Some(attempts);
+        self
+    }
+
     /// Checks all of them, and returns `lock_ttl` in whole milliseconds.
     pub(crate) fn check(&self) -> Result<Duration> {
         Ttl::new(self.ttl)?;
+        if self.give_up_after == Some(0) {
+            let message = "`give_up_after` must be at least 1";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
         check_duration("lock_ttl", self.lock_ttl)
     }
 }

@@ -1,5 +1,5 @@
+use std::borrow::Cow;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -8,10 +8,13 @@ use serde_json::value::RawValue;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::once::options::Idempotency;
-use crate::once::shape::shape;
 use crate::operation::Operation;
 
 const OPERATION: Operation = Operation::IdempotentExecute;
+
+/// How the body of a [`Reply`](crate::Reply) stands in its record.
+pub(crate) const JSON: &str = "json";
+pub(crate) const BASE64: &str = "base64";
 
 /// What a request with an idempotency key came to, now or before.
 ///
@@ -29,112 +32,77 @@ pub struct Outcome<T> {
     pub is_replay: bool,
 }
 
+impl<T> Outcome<T> {
+    pub(crate) fn new(body: T, status_code: u16, is_replay: bool) -> Self {
+        Self { body, status_code, is_replay }
+    }
+}
+
 /// The record as it is stored; readers ignore fields that they do not know.
 #[derive(Serialize)]
-struct NewRecord<'a, T> {
+struct NewRecord<'a, B: ?Sized> {
     status_code: u16,
-    body: &'a T,
+    body: &'a B,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers: Option<Vec<(&'a str, String)>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encoding: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fingerprint: Option<&'a str>,
 }
 
-#[derive(serde::Deserialize)]
-pub(crate) struct StoredRecord<'a> {
-    status_code: u16,
+/// What only the record of a [`Reply`](crate::Reply) has.
+#[derive(Default)]
+pub(crate) struct Extras<'a> {
+    pub(crate) headers: Option<Vec<(&'a str, String)>>,
+    pub(crate) encoding: Option<&'static str>,
+}
+
+/// A record as it is read. What only one type of body needs is left as it is for that type to decode:
+/// another library may use the same names for something else.
+#[derive(Debug, serde::Deserialize)]
+pub struct StoredRecord<'a> {
+    pub(crate) status_code: u16,
     #[serde(borrow)]
     body: &'a RawValue,
     /// Whether the work was done and its body is not here.
     #[serde(default)]
     omitted: Option<bool>,
+    #[serde(borrow, default)]
+    headers: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    encoding: Option<&'a RawValue>,
     pub(crate) fingerprint: Option<String>,
 }
 
-/// Makes the record of work that is done, which replays as `body`.
-///
-/// # Errors
-///
-/// [`NotKept`](ErrorKind::NotKept) where no record does.
-pub(crate) fn encode<T>(body: &T, options: &Idempotency) -> Result<Bytes>
-where
-    T: Serialize + DeserializeOwned,
-{
-    // A panic here must not free the key: the work is done. Nothing but the body can be left
-    // half-way, and it is not used again.
-    catch_unwind(AssertUnwindSafe(|| try_encode(body, options))).unwrap_or_else(|_| {
-        let message = "the work is done, and its answer was not kept: to serialize its body, or to \
-                       deserialize it, panics";
-        Err(not_kept(options.status_code, message))
-    })
-}
-
-fn try_encode<T>(body: &T, options: &Idempotency) -> Result<Bytes>
-where
-    T: Serialize + DeserializeOwned,
-{
-    let record = write(body, options).map_err(|error| {
-        let message = "the work is done, and its answer was not kept: its body cannot be written \
-                       as JSON, which has text in UTF-8, and maps whose keys are text, numbers or \
-                       booleans";
-        not_kept(options.status_code, message).with_source(Redacted::from(&error))
-    })?;
-    let again = read(&record).map_err(|error| {
-        let message = "the work is done, and its answer was not kept: its body cannot be read back \
-                       from its JSON. Nothing in it may be a number that is not finite, a field \
-                       that is read and never written, nested in more than 127 levels, or, below a \
-                       flattened field or a tagged enum, a 128-bit integer or a map with keys that \
-                       are no text";
-        not_kept(options.status_code, message).with_source(Redacted::from(&error))
-    })?;
-    if !is_replay_of(&again, body, options, &record) {
-        let message = "the work is done, and its answer was not kept: the body that is read back \
-                       from its JSON is another one. JSON has one `null` for `None`, `Some(None)`, \
-                       `Some(())` and numbers that are not finite, and does not name the variants \
-                       of an untagged enum";
-        return Err(not_kept(options.status_code, message));
-    }
-    Ok(Bytes::from(record))
-}
-
-/// Whether `again`, which was read back from `record`, is what `body` was.
-fn is_replay_of<T: Serialize>(again: &T, body: &T, options: &Idempotency, record: &[u8]) -> bool {
-    let before = shape(body);
-    if before.is_some() && shape(again) == before {
-        return true;
-    }
-    // A body that is serialized otherwise each time, such as one that tells its age, cannot be
-    // compared; it was written and read, and that must do.
-    before.is_none()
-        || shape(body) != before
-        || write(body, options).is_ok_and(|written| written != record)
-}
-
-fn write<T: Serialize>(body: &T, options: &Idempotency) -> serde_json::Result<Vec<u8>> {
+pub(crate) fn write<B: Serialize + ?Sized>(
+    status_code: u16,
+    body: &B,
+    Extras { headers, encoding }: Extras<'_>,
+    options: &Idempotency,
+) -> serde_json::Result<Vec<u8>> {
     let fingerprint = options.fingerprint.as_deref();
-    serde_json::to_vec(&NewRecord { status_code: options.status_code, body, fingerprint })
-}
-
-fn read<T: DeserializeOwned>(record: &[u8]) -> serde_json::Result<T> {
-    serde_json::from_slice::<StoredRecord<'_>>(record)?.body()
+    serde_json::to_vec(&NewRecord { status_code, body, headers, encoding, fingerprint })
 }
 
 /// The record of work that is done and whose body cannot be kept: it stands between the work and
 /// its repetition.
-pub(crate) fn omitted(options: &Idempotency) -> Bytes {
+pub(crate) fn omitted(status_code: u16, options: &Idempotency) -> Bytes {
     // A fingerprint is made of hexadecimal digits, which JSON takes as they are.
     let fingerprint = options.fingerprint.as_deref();
     let fingerprint = fingerprint.map(|hex| format!(r#","fingerprint":"{hex}""#));
-    let (status_code, fingerprint) = (options.status_code, fingerprint.unwrap_or_default());
+    let fingerprint = fingerprint.unwrap_or_default();
     format!(r#"{{"status_code":{status_code},"body":null,"omitted":true{fingerprint}}}"#).into()
 }
 
 /// The store took the small record in the place of the one that holds the body.
-pub(crate) fn refused_by_store(options: &Idempotency, refusal: Error) -> Error {
+pub(crate) fn refused_by_store(status_code: u16, refusal: Error) -> Error {
     let message = "the work is done, and its answer was not kept: the store did not take its \
                    record. It would keep a smaller body, or needs more room";
-    not_kept(options.status_code, message).with_source(refusal)
+    not_kept(status_code, message).with_source(refusal)
 }
 
-fn not_kept(status_code: u16, message: &'static str) -> Error {
+pub(crate) fn not_kept(status_code: u16, message: &'static str) -> Error {
     Error::new(ErrorKind::NotKept, message)
         .with_operation(OPERATION)
         .with_may_have_applied(true)
@@ -142,31 +110,60 @@ fn not_kept(status_code: u16, message: &'static str) -> Error {
 }
 
 impl<'a> StoredRecord<'a> {
-    pub(crate) fn decode(record: &'a [u8]) -> Result<Self> {
+    pub(crate) fn parse(record: &'a [u8]) -> serde_json::Result<Self> {
         serde_json::from_slice(record)
-            .map_err(|error| corrupt("the record cannot be decoded; it is left as it is", &error))
     }
 
-    pub(crate) fn outcome<T: DeserializeOwned>(&self) -> Result<Outcome<T>> {
+    pub(crate) fn decode(record: &'a [u8]) -> Result<Self> {
+        Self::parse(record).map_err(|error| {
+            corrupt("the record cannot be decoded; it is left as it is")
+                .with_source(redacted(&error))
+        })
+    }
+
+    /// Whether the work was done and its answer is here.
+    ///
+    /// # Errors
+    ///
+    /// [`NotKept`](ErrorKind::NotKept) where it is not.
+    pub(crate) fn check_kept(&self) -> Result<()> {
         if self.omitted == Some(true) {
             let message = "the work was done by an earlier call, and its answer was not kept; it \
                            is not done again";
             return Err(not_kept(self.status_code, message));
         }
-        let body =
-            self.body().map_err(|error| corrupt("the record's body is of another type", &error))?;
-        Ok(Outcome { body, status_code: self.status_code, is_replay: true })
+        Ok(())
     }
 
-    fn body<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+    pub(crate) fn raw_body(&self) -> &'a str {
+        self.body.get()
+    }
+
+    pub(crate) fn body<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
         serde_json::from_str(self.body.get())
+    }
+
+    pub(crate) fn encoding(&self) -> Result<Option<Cow<'a, str>>> {
+        let encoding = self.encoding.map(|encoding| serde_json::from_str(encoding.get()));
+        encoding.transpose().map_err(|error| another_type(&error))
+    }
+
+    pub(crate) fn headers(&self) -> Result<Vec<(String, String)>> {
+        let headers = self.headers.map(|headers| serde_json::from_str(headers.get()));
+        Ok(headers.transpose().map_err(|error| another_type(&error))?.unwrap_or_default())
     }
 }
 
-fn corrupt(what: &'static str, error: &serde_json::Error) -> Error {
-    Error::new(ErrorKind::Corrupt, what)
-        .with_operation(OPERATION)
-        .with_source(Redacted::from(error))
+pub(crate) fn corrupt(what: &'static str) -> Error {
+    Error::new(ErrorKind::Corrupt, what).with_operation(OPERATION)
+}
+
+pub(crate) fn another_type(error: &serde_json::Error) -> Error {
+    corrupt("the record's body is of another type").with_source(redacted(error))
+}
+
+pub(crate) fn redacted(error: &serde_json::Error) -> impl std::error::Error + Send + Sync + use<> {
+    Redacted { category: error.classify(), line: error.line(), column: error.column() }
 }
 
 /// Where JSON went wrong, without the values that serde's messages quote.
@@ -189,9 +186,3 @@ impl fmt::Display for Redacted {
 }
 
 impl std::error::Error for Redacted {}
-
-impl From<&serde_json::Error> for Redacted {
-    fn from(error: &serde_json::Error) -> Self {
-        Self { category: error.classify(), line: error.line(), column: error.column() }
-    }
-}
