@@ -11,6 +11,8 @@
 //! | a typed cache whose refreshes run in the background, with stale data where the origin fails | [`Cache`] |
 //! | to change what is cached, against computations under way | [`invalidate`], [`refresh`] |
 //! | an endpoint that runs once for each idempotency key | [`idempotent_execute`] |
+//! | to replay the whole response, with its status code and headers | [`Reply`], as the answer of the work |
+//! | to decide what becomes of an attempt that vanished | [`OnAbandoned`], [`idempotent_forget`], [`Attempt`] |
 //! | to handle each webhook once, or at most once | [`process_once`], [`already_processed`] |
 //! | so many calls a minute: cheaply, evenly or strictly | [`rate_limit`] with a [`RateLimit`], [`RateLimiter`] |
 //! | one holder at a time | [`try_lock`], [`lock`] |
