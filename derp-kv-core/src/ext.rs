@@ -237,6 +237,18 @@ pub trait KvStoreExt: KvStore + Clone {
         dedup::process_once_with(self, event_id, options, handler)
     }
 
+    /// Forgets attempts at an event, and that it was given up: [`process_forget`](crate::process_forget).
+    fn process_forget<K>(
+        &self,
+        event_id: K,
+        options: &Dedup,
+    ) -> impl Future<Output = Result<bool>> + Send
+    where
+        K: AsRef<[u8]> + Send + Sync,
+    {
+        dedup::process_forget(self, event_id, options)
+    }
+
     /// Takes the lease of `key` unless somebody holds it: [`try_lock`](crate::try_lock).
     fn try_lock<K>(
         &self,

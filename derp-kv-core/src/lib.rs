@@ -60,7 +60,9 @@ pub use error::{Error, ErrorKind, Result};
 pub use ext::KvStoreExt;
 pub use once::answer::Answer;
 pub use once::attempts::Attempt;
-pub use once::dedup::{Processed, already_processed, process_once, process_once_with};
+pub use once::dedup::{
+    Processed, already_processed, process_forget, process_once, process_once_with,
+};
 pub use once::id::id_of;
 pub use once::idempotency::{idempotent_execute, idempotent_execute_with, idempotent_forget};
 pub use once::options::{Dedup, Idempotency, OnAbandoned};

@@ -85,6 +85,8 @@ operations! {
         AlreadyProcessed "already_processed",
         /// [`KvStoreExt::process_once`](crate::KvStoreExt::process_once)
         ProcessOnce "process_once",
+        /// [`KvStoreExt::process_forget`](crate::KvStoreExt::process_forget)
+        ProcessForget "process_forget",
         /// [`KvStoreExt::rate_limit`](crate::KvStoreExt::rate_limit)
         RateLimit "rate_limit",
         /// [`KvStoreExt::rate_limit_peek`](crate::KvStoreExt::rate_limit_peek)

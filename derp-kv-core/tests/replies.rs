@@ -44,7 +44,7 @@ fn a_body() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         json.prop_map(|json| json.as_bytes().to_vec()),
         (0..2_000_usize).prop_map(|depth| "[".repeat(depth).into_bytes()),
-        (1..2_000_usize)
+        (1..300_usize)
             .prop_map(|depth| format!("{}{}", "[".repeat(depth), "]".repeat(depth)).into_bytes()),
         proptest::collection::vec(any::<u8>(), 0..200),
     ]
@@ -76,6 +76,8 @@ proptest! {
             let record = kv.get(RECORD).await.unwrap().unwrap();
             let is_json = serde_json::from_slice::<&serde_json::value::RawValue>(&body)
                 .is_ok_and(|json| json.get().len() == body.len());
+            let nested = body.starts_with(b"[") && body.len() > 2 * 126;
+            let is_json = is_json && !nested;
             let encoding = if is_json { "\"json\"" } else { "\"base64\"" };
             let record = std::str::from_utf8(&record).unwrap();
             assert!(record.contains(&format!("\"encoding\":{encoding}")), "{record}");
@@ -142,7 +144,7 @@ async fn only_definitive_replies_are_kept_unless_all_are() {
     for status_code in 100..1000 {
         let reply = Reply::new(status_code, "{}");
         let another_try_may_help =
-            matches!(status_code, 401 | 403 | 408 | 409 | 425 | 429 | 500..=599);
+            matches!(status_code, 100..=199 | 401 | 403 | 408 | 409 | 425 | 429 | 500..=999);
         for (options, is_kept) in [
             (Idempotency::default(), !another_try_may_help),
             (Idempotency::default().keep_all(), true),

@@ -95,6 +95,7 @@ impl<'a, S: KvStore + Clone> Lookup<'a, S> {
 
     fn contention(&self) -> Contention<'_, S> {
         Contention {
+            looks: true,
             store: self.store,
             key: self.key,
             reading: self.reading(),

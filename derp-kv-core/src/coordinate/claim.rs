@@ -16,13 +16,15 @@ pub(crate) enum Claim {
     Late,
 }
 
-/// Takes the lock of `key`, whose value is the result of the work that the lock stands for.
+/// Takes the lock of `key`, whose value is the result of the work that the lock stands for. It looks for
+/// that result under the lock, unless its caller is to do so.
 pub(crate) async fn claim<S: KvStore + Clone>(
     store: &S,
     key: &[u8],
     reading: Reading<'_>,
     tag: Option<&str>,
     lease: Terms,
+    looks: bool,
 ) -> Result<Claim> {
     let lease = match Lease::acquire(store, lock_key(key), tag, lease).await? {
         Acquired::Lease(lease) => lease,
@@ -30,7 +32,8 @@ pub(crate) async fn claim<S: KvStore + Clone>(
         Acquired::Late => return Ok(Claim::Late),
     };
     // The holder before may have finished between the caller's look and its lock.
-    match reading.read(store, key).await? {
+    let result = if looks { reading.read(store, key).await? } else { None };
+    match result {
         Some(result) => {
             // Whether it could be released matters to nobody: the result is there.
             let _ = lease.release().await;

@@ -33,6 +33,9 @@ pub(crate) struct Contention<'a, S> {
     pub(crate) lease: Terms,
     pub(crate) retry_delay: Duration,
     pub(crate) patience: Patience,
+    /// Whether the result is looked for under the lock, before the caller is told to work. Otherwise it
+    /// does so itself.
+    pub(crate) looks: bool,
 }
 
 /// What a caller does while somebody else is at work for long.
@@ -132,7 +135,7 @@ impl<S: KvStore + Clone> Contention<'_, S> {
         let aboard = self.aboard(seat);
         let claimed = match down {
             Some(kind) => Err(kind),
-            None => claim(self.store, self.key, self.reading, self.tag, self.lease)
+            None => claim(self.store, self.key, self.reading, self.tag, self.lease, self.looks)
                 .await
                 .map_err(|error| error.kind()),
         };
@@ -330,7 +333,7 @@ impl<S: KvStore + Clone> Contention<'_, S> {
         let reading = self.reading_with(ignored.as_deref());
         if aboard.led_since().is_none() {
             let began = Instant::now();
-            match claim(self.store, self.key, reading, self.tag, self.lease).await? {
+            match claim(self.store, self.key, reading, self.tag, self.lease, self.looks).await? {
                 Claim::Locked(lease) => return Ok(Look::Locked(lease)),
                 Claim::Found(result) => return Ok(Look::Found(result)),
                 Claim::Held => {

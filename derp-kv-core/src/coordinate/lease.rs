@@ -263,9 +263,11 @@ impl Lease {
         self.held = false;
     }
 
+    /// Whoever watches the lease hears at once that it has ended.
     fn stop_renewal(&mut self) {
         if let Some(renewal) = self.renewal.take() {
             renewal.abort();
+            self.hold.give_up();
         }
     }
 }

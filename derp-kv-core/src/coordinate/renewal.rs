@@ -105,6 +105,11 @@ impl Hold {
         self.state.send_modify(|state| state.renewed_until = until);
     }
 
+    /// The record is its holder's no more.
+    pub(crate) fn give_up(&self) {
+        self.state.send_modify(|state| state.lost = true);
+    }
+
     pub(crate) async fn free(&self) -> Result<bool> {
         self.store.compare_and_delete(&self.key, &self.value).await
     }
@@ -121,7 +126,7 @@ struct Renewing(Arc<Hold>);
 
 impl Drop for Renewing {
     fn drop(&mut self) {
-        self.0.state.send_modify(|state| state.lost = true);
+        self.0.give_up();
     }
 }
 

@@ -34,13 +34,8 @@ pub(crate) struct WriteOnce {
 impl WriteOnce {
     /// Writes the record, unless another is there. The work is done, and is recorded although the
     /// caller goes away.
-    pub(crate) async fn write<S: KvStore + Clone>(
-        self,
-        store: &S,
-        lease: Lease,
-    ) -> Result<Written> {
-        let store = store.clone();
-        RunToEnd::new(async move { self.write_here(&store, lease).await }).await
+    pub(crate) async fn write(self, lease: Lease) -> Result<Written> {
+        RunToEnd::new(self.write_here(lease)).await
     }
 
     /// What stands between the work and its repetition is this record. So a failure is tried
@@ -50,7 +45,8 @@ impl WriteOnce {
     /// A record that the store refuses is given up for the small one at once. So is one that was
     /// not taken before patience ended, which may be for its size: a large body can take longer
     /// than the store's deadline each time.
-    async fn write_here<S: KvStore>(self, store: &S, lease: Lease) -> Result<Written> {
+    pub(crate) async fn write_here(self, lease: Lease) -> Result<Written> {
+        let store = &lease.hold().store;
         let give_up = Instant::now() + self.patience;
         let mut instead = self.instead.as_ref();
         let mut value = &self.value;
@@ -92,7 +88,7 @@ impl WriteOnce {
     }
 
     /// Writes `value` unless a record is there. Returns the one that then is, and whether this wrote it.
-    async fn try_write<S: KvStore>(&self, store: &S, value: &Bytes) -> Result<(Bytes, bool)> {
+    async fn try_write(&self, store: &dyn KvStore, value: &Bytes) -> Result<(Bytes, bool)> {
         if store.set_nx(&self.key, value, Some(self.ttl)).await? {
             return Ok((value.clone(), true));
         }

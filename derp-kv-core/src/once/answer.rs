@@ -14,6 +14,10 @@ use crate::once::record::{
 use crate::once::reply::Reply;
 use crate::once::shape::shape;
 
+/// The deepest JSON that stands in a record as it is: serde_json reads 127 levels, of which the record
+/// itself is one.
+const DEEPEST: usize = 126;
+
 /// What an idempotent call can answer, and replay: every type that serde can write and read, and
 /// [`Reply`], a whole response.
 ///
@@ -31,8 +35,8 @@ pub trait Recorded: Sized {
     /// The status code that is kept with it.
     fn status_code(&self, options: &Idempotency) -> u16;
 
-    /// Whether the answer is to be kept at all.
-    fn is_kept(&self, options: &Idempotency) -> bool;
+    /// Whether the work ends with it. Otherwise the key is free again.
+    fn is_final(&self, options: &Idempotency) -> bool;
 
     /// Makes the record that replays as this answer. Where none does, the error is
     /// [`NotKept`](crate::ErrorKind::NotKept).
@@ -47,7 +51,7 @@ impl<T: Serialize + DeserializeOwned> Recorded for T {
         options.status_code
     }
 
-    fn is_kept(&self, _: &Idempotency) -> bool {
+    fn is_final(&self, _: &Idempotency) -> bool {
         true
     }
 
@@ -62,7 +66,7 @@ impl<T: Serialize + DeserializeOwned> Recorded for T {
     }
 
     fn decode(record: &StoredRecord<'_>) -> Result<Self> {
-        if record.encoding()?.is_some_and(|encoding| encoding != JSON) {
+        if record.encoding().as_deref() == Some(BASE64) {
             return Err(corrupt("the record's body is not JSON: it is one for a `Reply`"));
         }
         record.body().map_err(|error| another_type(&error))
@@ -117,7 +121,7 @@ impl Recorded for Reply {
         self.status_code
     }
 
-    fn is_kept(&self, options: &Idempotency) -> bool {
+    fn is_final(&self, options: &Idempotency) -> bool {
         options.keep_all || self.is_definitive()
     }
 
@@ -154,21 +158,21 @@ impl Recorded for Reply {
     }
 
     fn decode(record: &StoredRecord<'_>) -> Result<Self> {
-        let body = record.raw_body();
-        let encoding = record.encoding()?;
-        let body = match encoding.as_deref() {
-            None | Some(JSON) => Bytes::copy_from_slice(body.as_bytes()),
+        let json = || Bytes::copy_from_slice(record.raw_body().as_bytes());
+        let body = match record.encoding().as_deref() {
+            Some(JSON) => json(),
             Some(BASE64) => {
                 let text: String = record.body().map_err(|error| another_type(&error))?;
                 let bytes = base64::decode(&text);
                 bytes.ok_or_else(|| corrupt("the record's body is not base64"))?.into()
             }
-            Some(_) => return Err(corrupt("the record's body has an encoding that is not known")),
+            // Another type of body, or another library, wrote it.
+            _ => {
+                let reply = Self::new(record.status_code, json());
+                return Ok(reply.header("content-type", "application/json"));
+            }
         };
         let mut reply = Self::new(record.status_code, body);
-        if encoding.is_none() {
-            return Ok(reply.header("content-type", "application/json"));
-        }
         for (name, value) in record.headers()? {
             let value = bytes_of_latin1(&value);
             reply = reply.header(
@@ -180,10 +184,31 @@ impl Recorded for Reply {
     }
 }
 
-/// The body, where it is JSON and nothing else: white space around it would be lost.
+/// The body, where it is JSON and nothing else, for white space around it would be lost, and where other
+/// readers can be expected to follow how deep it goes.
 fn json(body: &[u8]) -> Option<&RawValue> {
     let json: &RawValue = serde_json::from_slice(body).ok()?;
-    (json.get().len() == body.len()).then_some(json)
+    (json.get().len() == body.len() && depth(json.get()) <= DEEPEST).then_some(json)
+}
+
+/// How deep objects and arrays are nested in a text that is JSON.
+fn depth(json: &str) -> usize {
+    let (mut depth, mut deepest) = (0_usize, 0);
+    let (mut in_text, mut escaped) = (false, false);
+    for byte in json.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                depth += 1;
+                deepest = deepest.max(depth);
+            }
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// Each byte as the character of that number.

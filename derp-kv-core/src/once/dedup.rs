@@ -3,11 +3,10 @@ use bytes::Bytes;
 use crate::coordinate::claim::{Claim, claim, too_slow};
 use crate::coordinate::entry::Reading;
 use crate::coordinate::keys::{RETRY_DELAY, WEBHOOK_PREFIX, helper_key};
-use crate::coordinate::lease::{Lease, Terms, check_runtime};
-use crate::coordinate::run_to_end::RunToEnd;
-use crate::coordinate::write_once::WriteOnce;
+use crate::coordinate::lease::{Terms, check_runtime};
+use crate::coordinate::write_once::{WriteOnce, Written};
 use crate::error::{Error, ErrorKind, Result};
-use crate::once::attempts::{Attempt, Marker, Start};
+use crate::once::attempts::{self, Attempt, Begun, Ongoing, Start};
 use crate::once::options::{Dedup, OnAbandoned};
 use crate::once::record::StoredRecord;
 use crate::operation::Operation;
@@ -70,7 +69,7 @@ pub enum Processed<T> {
     Before,
     /// The handler did not run, for so many attempts have failed or were abandoned:
     /// [`give_up_after`](Dedup::give_up_after). Answer the sender as if it had been processed, so that
-    /// it stops. Delete the event's record to let it be handled after all.
+    /// it stops. [`process_forget`](crate::KvStoreExt::process_forget) lets it be handled after all.
     GivenUp {
         /// How many there were.
         attempts: u32,
@@ -90,8 +89,9 @@ pub enum Processed<T> {
 ///   leaves an event that is handled again. Make the effect itself idempotent, or write the
 ///   event's id in the same transaction.
 /// * With [`give_up_after`](Dedup::give_up_after), a handler that fails each time, or takes its process
-///   along, runs so many times and no more: the error of the last attempt goes to its caller, and later
-///   deliveries are [`GivenUp`](Processed::GivenUp).
+///   along, runs no more than so many times: the error of the last attempt goes to its caller, and later
+///   deliveries are [`GivenUp`](Processed::GivenUp). A process that dies between its attempt's mark and
+///   the handler has used up one, so that 1 may lose an event.
 ///
 /// Laws: `helpers::process_once_runs_once`, `helpers::process_once_forgets_failures`,
 /// `faults::process_once_runs_once`.
@@ -170,7 +170,7 @@ async fn process<S, T, F, Fut, E>(
     store: &S,
     event_id: &[u8],
     options: &Dedup,
-    is_counted: bool,
+    is_marked: bool,
     handler: F,
 ) -> Result<Processed<T>, E>
 where
@@ -187,10 +187,9 @@ where
         return Ok(before(&record).map_err(named)?);
     }
     check_runtime().map_err(named)?;
-    let lease = match claim(store, &key, Reading::default(), None, Terms::unlimited(lock_ttl))
-        .await
-        .map_err(named)?
-    {
+    let terms = Terms::unlimited(lock_ttl);
+    let claimed = claim(store, &key, Reading::default(), None, terms, !is_marked).await;
+    let lease = match claimed.map_err(named)? {
         Claim::Locked(lease) => lease,
         Claim::Found(record) => return Ok(before(&record.value).map_err(named)?),
         Claim::Held => {
@@ -200,106 +199,99 @@ where
         }
         Claim::Late => return Err(named(too_slow()).into()),
     };
-    let (lease, attempt, marker) = begin(lease, &key, options, is_counted).await.map_err(named)?;
-    let number = attempt.number();
-    let is_last = |number| options.give_up_after.is_some_and(|last| number >= last);
-    if is_last(number - 1) {
-        let attempts = number - 1;
-        give_up(store, key, options, lease, marker, attempts).await.map_err(named)?;
-        return Ok(Processed::GivenUp { attempts });
-    }
-    let value = match handler(attempt).await {
-        Ok(value) => value,
-        Err(error) if is_last(number) => {
-            // Where this fails, the next delivery finds that many attempts, and gives up.
-            let _ = give_up(store, key, options, lease, marker, number).await;
-            return Err(error);
-        }
-        Err(error) => {
-            failed(lease, marker).await;
-            return Err(error);
+    let at_most = options.give_up_after;
+    let on_abandoned = OnAbandoned::Rerun;
+    let start = Start { key: &key, ttl: options.ttl, is_marked, on_abandoned, at_most };
+    let ongoing = match start.begin(lease).await.map_err(named)? {
+        Begun::Attempt(ongoing) => ongoing,
+        Begun::Found(record) => return Ok(before(&record).map_err(named)?),
+        Begun::Exhausted(ongoing) => {
+            let attempts = ongoing.number();
+            return match give_up(key, options, ongoing).await.map_err(named)? {
+                Written::Before(record) => Ok(before(&record).map_err(named)?),
+                Written::Now | Written::Instead(_) => Ok(Processed::GivenUp { attempts }),
+            };
         }
     };
-    mark(store, key, options, lease, marker, Bytes::from_static(PROCESSED)).await.map_err(named)?;
-    Ok(Processed::Now(value))
-}
-
-/// Begins an attempt at the event.
-async fn begin(
-    lease: Lease,
-    key: &Bytes,
-    options: &Dedup,
-    is_counted: bool,
-) -> Result<(Lease, Attempt, Option<Marker>)> {
-    let hold = lease.hold();
-    let start = Start { key, ttl: options.ttl, is_counted, on_abandoned: OnAbandoned::Rerun };
-    match start.begin(lease, hold).await {
-        Ok(begun) => Ok(begun),
-        Err((lease, error)) => {
-            if let Some(lease) = lease {
-                // Where the release fails, it goes on in the background.
-                let _ = lease.release().await;
-            }
+    match handler(ongoing.attempt()).await {
+        Ok(value) => {
+            let processed = Bytes::from_static(PROCESSED);
+            ongoing.done(record(key, options, processed)).await.map_err(named)?;
+            Ok(Processed::Now(value))
+        }
+        Err(error) if at_most.is_some_and(|at_most| ongoing.number() >= at_most) => {
+            // Where this fails, the next delivery finds that many attempts, and gives up.
+            let _ = give_up(key, options, ongoing).await;
+            Err(error)
+        }
+        Err(error) => {
+            ongoing.failed().await;
             Err(error)
         }
     }
 }
 
-/// Ends an attempt that failed, and is not the last one: the event is free for its next delivery.
-async fn failed(lease: Lease, marker: Option<Marker>) {
-    // Where the release fails, it goes on in the background.
-    match marker {
-        None => drop(lease.release().await),
-        Some(marker) => {
-            RunToEnd::new(async move {
-                marker.close().await;
-                drop(lease.release().await);
-            })
-            .await;
-        }
-    }
+async fn give_up(key: Bytes, options: &Dedup, last: Ongoing) -> Result<Written> {
+    let gave_up = format!("{GAVE_UP}{}", last.number());
+    last.done(record(key, options, gave_up.into())).await
 }
 
-async fn give_up<S: KvStore + Clone>(
-    store: &S,
-    key: Bytes,
-    options: &Dedup,
-    lease: Lease,
-    marker: Option<Marker>,
-    attempts: u32,
-) -> Result<()> {
-    let record = Bytes::from(format!("{GAVE_UP}{attempts}"));
-    mark(store, key, options, lease, marker, record).await
-}
-
-/// Writes the event's record, which ends its attempts.
-async fn mark<S: KvStore + Clone>(
-    store: &S,
-    key: Bytes,
-    options: &Dedup,
-    lease: Lease,
-    marker: Option<Marker>,
-    record: Bytes,
-) -> Result<()> {
-    let write = WriteOnce {
+/// The event's record, which ends its attempts.
+fn record(key: Bytes, options: &Dedup, value: Bytes) -> WriteOnce {
+    WriteOnce {
         key,
-        value: record,
+        value,
         // There is no smaller one.
         instead: None,
         ttl: options.ttl,
         pause: RETRY_DELAY,
         patience: options.lock_ttl,
-    };
-    let Some(marker) = marker else {
-        return write.write(store, lease).await.map(drop);
-    };
-    let store = store.clone();
-    RunToEnd::new(async move {
-        write.write(&store, lease).await?;
-        marker.remove().await;
-        Ok(())
-    })
-    .await
+    }
+}
+
+/// Forgets the attempts at an event, and that it was given up, so that the next delivery is handled. Tells
+/// whether there was anything to forget.
+///
+/// An event that was processed stays so.
+///
+/// # Errors
+///
+/// [`InProgress`](ErrorKind::InProgress) with `retry_after` while a caller handles it;
+/// [`Timeout`](ErrorKind::Timeout) where the store answers later than `lock_ttl`;
+/// [`InvalidArgument`](ErrorKind::InvalidArgument) for a bad id or option; those of the store, where it may
+/// have been forgotten.
+///
+/// # Cancel safety
+///
+/// It is forgotten, wholly or in part, or not; call it again.
+///
+/// # Examples
+///
+/// ```
+/// use derp_kv_core::{Dedup, KvStoreExt};
+/// # #[tokio::main] async fn main() -> derp_kv_core::Result<()> {
+/// # let kv = derp_kv_memory::MemoryStore::new();
+/// assert!(!kv.process_forget("evt_1", &Dedup::default()).await?);
+/// # Ok(()) }
+/// ```
+pub async fn process_forget<S, K>(store: &S, event_id: K, options: &Dedup) -> Result<bool>
+where
+    S: KvStore + Clone,
+    K: AsRef<[u8]>,
+{
+    let named = |error: Error| error.with_operation(Operation::ProcessForget);
+    let lock_ttl = options.check().map_err(named)?;
+    let key = helper_key(WEBHOOK_PREFIX, &options.key_prefix, event_id.as_ref()).map_err(named)?;
+    let lease = attempts::lease(store, &key, lock_ttl).await.map_err(named)?;
+    let mut forgotten = attempts::forget(&key, &lease).await.map_err(named)?;
+    if let Some(record) = store.get(&key).await.map_err(named)?
+        && gave_up_after(&record).is_some()
+    {
+        forgotten |= store.compare_and_delete(&key, &record).await.map_err(named)?;
+    }
+    // Where the release fails, it goes on in the background.
+    let _ = lease.release().await;
+    Ok(forgotten)
 }
 
 /// Reads a record that was there before. One that another helper wrote must not pass for an event
@@ -307,8 +299,7 @@ async fn mark<S: KvStore + Clone>(
 /// helper writes. Any other text marks the event, such as another library's word for it.
 fn before<T>(record: &[u8]) -> Result<Processed<T>> {
     let is_counter = record != PROCESSED && Counter::parse(record).is_ok();
-    let given_up = std::str::from_utf8(record).ok().and_then(|text| text.strip_prefix(GAVE_UP));
-    if let Some(attempts) = given_up.and_then(|attempts| attempts.parse().ok()) {
+    if let Some(attempts) = gave_up_after(record) {
         return Ok(Processed::GivenUp { attempts });
     }
     if is_counter || StoredRecord::decode(record).is_ok() {
@@ -317,4 +308,9 @@ fn before<T>(record: &[u8]) -> Result<Processed<T>> {
         return Err(Error::new(ErrorKind::Corrupt, message));
     }
     Ok(Processed::Before)
+}
+
+/// After how many attempts the event of this record was given up.
+fn gave_up_after(record: &[u8]) -> Option<u32> {
+    std::str::from_utf8(record).ok()?.strip_prefix(GAVE_UP)?.parse().ok()
 }

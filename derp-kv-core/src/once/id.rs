@@ -71,8 +71,8 @@ mod tests {
         ) {
             let id = id_of(&parts);
             prop_assert_eq!(parts_of(&id), parts.clone());
-            prop_assert!(id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'{'));
-            prop_assert!(parts.is_empty() || id.ends_with('/'));
+            let is_plain = id.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'{');
+            prop_assert!(is_plain && (parts.is_empty() || id.ends_with('/')));
         }
     }
 }

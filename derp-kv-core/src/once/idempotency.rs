@@ -1,18 +1,16 @@
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::coordinate::claim::too_slow;
 use crate::coordinate::contention::{Contention, Patience, Turn};
 use crate::coordinate::entry::Reading;
-use crate::coordinate::keys::{IDEMPOTENCY_PREFIX, helper_key, lock_key};
-use crate::coordinate::lease::{Acquired, Lease, Terms, check_runtime};
+use crate::coordinate::keys::{IDEMPOTENCY_PREFIX, helper_key};
+use crate::coordinate::lease::{Terms, check_runtime};
 use crate::coordinate::nesting::computing;
-use crate::coordinate::run_to_end::RunToEnd;
 use crate::coordinate::work::Lead;
 use crate::coordinate::write_once::{WriteOnce, Written};
 use crate::error::{Error, ErrorKind, Result};
 use crate::once::answer::Answer;
-use crate::once::attempts::{Attempt, Marker, Start, attempt_key};
+use crate::once::attempts::{self, Attempt, Begun, Ongoing, Start};
 use crate::once::options::{Idempotency, OnAbandoned};
 use crate::once::record::{Outcome, StoredRecord, omitted, refused_by_store};
 use crate::operation::Operation;
@@ -34,10 +32,11 @@ const OPERATION: Operation = Operation::IdempotentExecute;
 ///   [`InProgress`](crate::ErrorKind::InProgress); it never runs the work as well.
 /// * With [`fingerprint`](Idempotency::fingerprint), the same key with another request is
 ///   [`KeyReused`](crate::ErrorKind::KeyReused), while the first is under way and after.
-/// * Only `Ok` is kept. After `Err`, a panic or a dropped call the key is free again; after a
-///   crash, in `lock_ttl`. Work that failed gives all duplicates that waited for it in this process
-///   [`Failing`](crate::ErrorKind::Failing) at once, with nothing kept; a call that is dropped or
-///   panics leaves the work to the newest of them.
+/// * Only `Ok` is kept, and of [replies](crate::Reply) those that are definitive. After `Err`, another
+///   reply, a panic or a dropped call the key is free again; after a crash, in `lock_ttl`. Work that
+///   failed, or whose reply is not kept, gives all duplicates that waited for it in this process
+///   [`Failing`](crate::ErrorKind::Failing) at once; a call that is dropped or panics leaves the work to
+///   the newest of them.
 /// * A replay is what the first call returned. The body is decoded from its record once before that
 ///   is written, and compared: what JSON cannot hold or give back is found on the first call, and
 ///   not by a client that tries again. Compared is what the two tell a serializer, without the
@@ -58,9 +57,10 @@ const OPERATION: Operation = Operation::IdempotentExecute;
 /// * With [`OnAbandoned::Reject`] it is not run again in these cases, nor after a crash, a panic or a
 ///   dropped call: whoever comes later gets [`Abandoned`](crate::ErrorKind::Abandoned), and the work
 ///   does not run before [`idempotent_forget`](crate::KvStoreExt::idempotent_forget). What is left is a
-///   server that forgets acknowledged writes. The first call then sends two commands more, which leave
-///   and remove the marker `{prefix}:{key}:attempt`; a store that fails while the work begins may let it
-///   seem abandoned.
+///   server that forgets acknowledged writes, and work that goes on for longer than
+///   [`ttl`](Idempotency::ttl). The first call then sends two commands more, which leave and remove the
+///   marker `{prefix}:{key}:attempt`. A process that dies as the work begins or ends, or while it cannot
+///   reach the store, may let the attempt seem abandoned.
 ///
 /// Laws: `helpers::idempotent_execute_runs_once`, `helpers::idempotent_execute_replays`,
 /// `helpers::idempotent_execute_reports_progress`,
@@ -143,8 +143,8 @@ where
     Fut: Future<Output = Result<T, E>>,
     E: From<Error>,
 {
-    let is_counted = options.on_abandoned == OnAbandoned::Reject;
-    execute(store, key.as_ref(), options, is_counted, |_| compute()).await
+    let is_marked = options.on_abandoned == OnAbandoned::Reject;
+    execute(store, key.as_ref(), options, is_marked, |_| compute()).await
 }
 
 /// [`idempotent_execute`] for work that asks which attempt it is, and watches its lease: see [`Attempt`].
@@ -184,13 +184,14 @@ where
 ///
 /// # Errors
 ///
-/// [`InProgress`](ErrorKind::InProgress) with `retry_after` while an attempt is under way, or may be;
-/// [`InvalidArgument`](ErrorKind::InvalidArgument) for a bad key or option; those of the store, where it
+/// [`InProgress`](ErrorKind::InProgress) with `retry_after` while somebody holds the key's lease;
+/// [`Timeout`](ErrorKind::Timeout) where the store answers later than `lock_ttl`;
+/// [`InvalidArgument`](ErrorKind::InvalidArgument) for a bad key or option; those of the store, where they
 /// may have been forgotten.
 ///
 /// # Cancel safety
 ///
-/// It is forgotten or not.
+/// They are forgotten or not.
 ///
 /// # Examples
 ///
@@ -210,17 +211,8 @@ where
     let named = |error: Error| error.with_operation(Operation::IdempotentForget);
     let (lock_ttl, _) = options.check().map_err(named)?;
     let key = helper_key(IDEMPOTENCY_PREFIX, &options.key_prefix, key.as_ref()).map_err(named)?;
-    let acquired = Lease::acquire(store, lock_key(&key), None, Terms::unlimited(lock_ttl)).await;
-    let lease = match acquired.map_err(named)? {
-        Acquired::Lease(lease) => lease,
-        Acquired::Held => {
-            let message = "an attempt is under way";
-            let error = Error::new(ErrorKind::InProgress, message);
-            return Err(named(error.with_retry_after(lock_ttl)));
-        }
-        Acquired::Late => return Err(named(too_slow())),
-    };
-    let forgotten = store.delete(&attempt_key(&key)).await.map_err(named)?;
+    let lease = attempts::lease(store, &key, lock_ttl).await.map_err(named)?;
+    let forgotten = attempts::forget(&key, &lease).await.map_err(named)?;
     // Where the release fails, it goes on in the background.
     let _ = lease.release().await;
     Ok(forgotten)
@@ -230,7 +222,7 @@ async fn execute<S, T, F, Fut, E>(
     store: &S,
     key: &[u8],
     options: &Idempotency,
-    is_counted: bool,
+    is_marked: bool,
     compute: F,
 ) -> Result<Outcome<T>, E>
 where
@@ -255,81 +247,70 @@ where
         lease: Terms::unlimited(lock_ttl),
         retry_delay,
         patience: Patience::Until(Instant::now() + lock_ttl),
+        looks: !is_marked,
     };
-    match contention.turn().await {
-        Turn::Found(record) => Ok(replay(options, &record.value)?),
-        Turn::Landed(record) => Ok(replay(options, &record.value)?),
-        Turn::Lead(lead) => {
-            let (lead, attempt, marker) = begin(lead, &key, options, is_counted).await?;
-            let result = computing(lead.flight(), compute(attempt)).await;
-            match result {
-                Ok(body) if body.is_kept(options) => {
-                    Ok(record(store, &key, options, lead, marker, body).await?)
-                }
-                other => {
-                    failed(lead, marker).await;
-                    let body = other?;
-                    let status_code = body.status_code(options);
-                    Ok(Outcome::new(body, status_code, false))
-                }
-            }
-        }
+    let mut lead = match contention.turn().await {
+        Turn::Lead(lead) => lead,
+        Turn::Found(record) => return Ok(replay(options, &record.value)?),
+        Turn::Landed(record) => return Ok(replay(options, &record.value)?),
         // Nobody runs the work beside a holder of its key.
-        Turn::Beside(_) => Err(contention.in_progress().into()),
-        Turn::Refused(error) => Err(error.into()),
-    }
-}
-
-/// Begins an attempt at the work.
-async fn begin(
-    lead: Lead,
-    key: &Bytes,
-    options: &Idempotency,
-    is_counted: bool,
-) -> Result<(Lead, Attempt, Option<Marker>)> {
-    let Idempotency { ttl, on_abandoned, .. } = *options;
-    let hold = lead.hold().ok_or_else(without_lease)?;
-    match (Start { key, ttl, is_counted, on_abandoned }).begin(lead, hold).await {
-        Ok(begun) => Ok(begun),
-        Err((lead, error)) => {
-            if let Some(mut lead) = lead {
-                lead.break_up(&error);
-                lead.free().await;
+        Turn::Beside(_) => return Err(contention.in_progress().into()),
+        Turn::Refused(error) => return Err(error.into()),
+    };
+    // The lease of work that is not marked stays with the lead: where this call is dropped, both go to
+    // another caller.
+    let (attempt, marked) = if is_marked {
+        match begin(&mut lead, &key, options).await.map_err(named)? {
+            Begun::Found(record) => {
+                lead.land(record.clone());
+                return Ok(replay(options, &record)?);
             }
-            Err(error.with_operation(OPERATION))
+            Begun::Attempt(ongoing) | Begun::Exhausted(ongoing) => {
+                (ongoing.attempt(), Some(ongoing))
+            }
+        }
+    } else {
+        (Attempt::unmarked(lead.hold().ok_or_else(without_lease)?), None)
+    };
+    match computing(lead.flight(), compute(attempt)).await {
+        Ok(body) if body.is_final(options) => {
+            let ongoing = match marked {
+                Some(ongoing) => ongoing,
+                None => Ongoing::unmarked(lead.end().ok_or_else(without_lease)?),
+            };
+            Ok(record(&key, options, &lead, ongoing, body).await?)
+        }
+        other => {
+            lead.fail(None).await;
+            if let Some(ongoing) = marked {
+                ongoing.failed().await;
+            }
+            let body = other?;
+            let status_code = body.status_code(options);
+            Ok(Outcome::new(body, status_code, false))
         }
     }
 }
 
-/// Ends work that says it failed, or whose answer is not to be kept: the key is free again.
-async fn failed(mut lead: Lead, marker: Option<Marker>) {
-    match marker {
-        None => lead.fail(None).await,
-        // The lock goes last: the next holder must not take this attempt for one that was abandoned.
-        Some(marker) => {
-            RunToEnd::new(async move {
-                marker.close().await;
-                lead.fail(None).await;
-            })
-            .await;
-        }
+/// Begins an attempt that leaves a marker.
+async fn begin(lead: &mut Lead, key: &Bytes, options: &Idempotency) -> Result<Begun> {
+    let Idempotency { ttl, on_abandoned, .. } = *options;
+    let start = Start { key, ttl, is_marked: true, on_abandoned, at_most: None };
+    let begun = start.begin(lead.end().ok_or_else(without_lease)?).await;
+    if let Err(error) = &begun {
+        lead.break_up(error);
     }
+    begun
 }
 
 /// Writes the record of work that is done.
-async fn record<S, T>(
-    store: &S,
+async fn record<T: Answer>(
     key: &Bytes,
     options: &Idempotency,
-    mut lead: Lead,
-    marker: Option<Marker>,
+    lead: &Lead,
+    ongoing: Ongoing,
     body: T,
-) -> Result<Outcome<T>>
-where
-    S: KvStore + Clone,
-    T: Answer,
-{
-    let lease = lead.end().ok_or_else(without_lease)?;
+) -> Result<Outcome<T>> {
     let status_code = body.status_code(options);
     let small = omitted(status_code, options);
     let (value, instead, answer) = match body.encode(options) {
@@ -344,20 +325,7 @@ where
         pause: options.retry_delay,
         patience: options.lock_ttl,
     };
-    let written = match marker {
-        None => write.write(store, lease).await,
-        // Where no record was written, the marker alone says that the work was begun.
-        Some(marker) => {
-            let store = store.clone();
-            RunToEnd::new(async move {
-                let written = write.write(&store, lease).await?;
-                marker.remove().await;
-                Ok(written)
-            })
-            .await
-        }
-    };
-    match written {
+    match ongoing.done(write).await {
         Ok(Written::Now) => {
             lead.land(value);
             answer.map(|body| Outcome::new(body, status_code, false))

@@ -33,11 +33,18 @@ pub struct Idempotency {
     pub(crate) on_abandoned: OnAbandoned,
 }
 
-/// What a call does that finds an earlier attempt of its key abandoned: its caller went away, its
-/// process died, or it lost its lease, and it left no record.
+/// What a call does that finds an earlier attempt of its key abandoned: its caller went away, it panicked,
+/// its process died, it lost its lease, or its record could not be written.
 ///
-/// Nobody knows what such an attempt has done. A closure that returned `Err` is not abandoned: it says
-/// that the work failed.
+/// Nobody knows what such an attempt has done. Work that returned `Err`, or a reply that is not kept, is
+/// not abandoned: that says that nothing was done and the work may be tried again. Work that does not know,
+/// because a provider did not answer, says so by [`Attempt::abandon`](crate::Attempt::abandon). For the
+/// same reason a time-out or a catcher of panics belongs around the call, and not inside of it, where it
+/// would make an answer of work that was cut off.
+///
+/// An attempt is remembered for as long as a record lives, from its beginning on: choose a
+/// [`ttl`](Idempotency::ttl) that is longer than the work and the retries of clients. All callers of a key
+/// must say the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnAbandoned {
@@ -46,8 +53,9 @@ pub enum OnAbandoned {
     #[default]
     Rerun,
     /// It gets [`Abandoned`](ErrorKind::Abandoned), and so does every call until somebody who has
-    /// looked what was done calls [`idempotent_forget`](crate::KvStoreExt::idempotent_forget). This
-    /// costs two commands for each first call, and none for a replay.
+    /// looked what was done calls [`idempotent_forget`](crate::KvStoreExt::idempotent_forget), or until
+    /// an attempt that was only cut off comes back and ends. This costs two commands for each first
+    /// call, and none for a replay.
     Reject,
 }
 

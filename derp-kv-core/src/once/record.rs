@@ -66,8 +66,8 @@ pub struct StoredRecord<'a> {
     #[serde(borrow)]
     body: &'a RawValue,
     /// Whether the work was done and its body is not here.
-    #[serde(default)]
-    omitted: Option<bool>,
+    #[serde(borrow, default)]
+    omitted: Option<&'a RawValue>,
     #[serde(borrow, default)]
     headers: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -127,7 +127,7 @@ impl<'a> StoredRecord<'a> {
     ///
     /// [`NotKept`](ErrorKind::NotKept) where it is not.
     pub(crate) fn check_kept(&self) -> Result<()> {
-        if self.omitted == Some(true) {
+        if self.omitted.is_some_and(|omitted| omitted.get() == "true") {
             let message = "the work was done by an earlier call, and its answer was not kept; it \
                            is not done again";
             return Err(not_kept(self.status_code, message));
@@ -143,9 +143,9 @@ impl<'a> StoredRecord<'a> {
         serde_json::from_str(self.body.get())
     }
 
-    pub(crate) fn encoding(&self) -> Result<Option<Cow<'a, str>>> {
-        let encoding = self.encoding.map(|encoding| serde_json::from_str(encoding.get()));
-        encoding.transpose().map_err(|error| another_type(&error))
+    /// None also where it is no text.
+    pub(crate) fn encoding(&self) -> Option<Cow<'a, str>> {
+        serde_json::from_str(self.encoding?.get()).ok()
     }
 
     pub(crate) fn headers(&self) -> Result<Vec<(String, String)>> {

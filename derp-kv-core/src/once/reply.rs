@@ -69,9 +69,10 @@ impl Reply {
         Self { keep: false, ..Self::new(status_code, Bytes::new()) }
     }
 
-    /// Whether another try could not come to anything else.
+    /// Whether another try could not come to anything else. A number that is no status code is the end
+    /// of the work as well: it says nothing of another try.
     pub(crate) fn is_definitive(&self) -> bool {
-        !matches!(self.status_code, 401 | 403 | 408 | 409 | 425 | 429 | 500..=599)
+        !matches!(self.status_code, 100..=199 | 401 | 403 | 408 | 409 | 425 | 429 | 500..=999)
     }
 
     /// Whether its body and headers are to be kept.
