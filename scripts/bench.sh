@@ -12,8 +12,9 @@
 #                               only what rate limits admit at most: under the worst arrivals in virtual time, and on a
 #                               server; fails where a bound is broken; --write puts the tables into docs/rate-limits.md
 #                               and BENCHMARKS.md, and draws docs/rate-limits.svg
-#   scripts/bench.sh NAME..     only clients, allocations, helpers, growth, memory, steps or suites; prints rows, writes
-#                               nothing. steps: what a rate limit costs the server over a fixed window, in half a minute
+#   scripts/bench.sh NAME..     only clients, allocations, helpers, growth, memory, steps, layers or suites; prints rows,
+#                               writes nothing. steps: what a rate limit costs the server over a fixed window, in half a
+#                               minute; layers: what the HTTP layers cost without the store
 #   scripts/bench.sh --short    each once and briefly, unoptimised: shows only that they still work
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -28,8 +29,12 @@ trap 'rm -rf "$(dirname "$rows")"' EXIT
 bench() {
     local name=$1 package=derp-kv-valkey
     shift
-    if [ "$name" = memory ]; then package=derp-kv-memory; fi
-    cargo bench --quiet --locked --package "$package" --bench "$name" "$@"
+    local features=()
+    case $name in
+        memory) package=derp-kv-memory ;;
+        layers) package=derp-kv-core features=(--features tower) ;;
+    esac
+    cargo bench --quiet --locked --package "$package" "${features[@]}" --bench "$name" "$@"
 }
 
 # The whole conformance suite on one store, as `cargo test` runs it: SUBJECT PACKAGE TARGET [FILTER..]
@@ -99,7 +104,7 @@ clients_9() {
     sed -E 's/"suite":"(clients|cluster)"/"suite":"\1-9"/' "$rows.9" >>"$rows"
 }
 
-all=(reach clients allocations helpers fleet limits growth memory steps)
+all=(reach clients allocations helpers fleet limits growth memory steps layers)
 case ${1:-} in
     --short)
         for name in "${all[@]}"; do

@@ -58,6 +58,21 @@ pub use coordinate::lease::Lease;
 pub use coordinate::lock::{Lock, lock, try_lock};
 pub use error::{Error, ErrorKind, Result};
 pub use ext::KvStoreExt;
+// Beside the crate of the same name, the module must say that it is ours.
+pub use self::http::headers::{HeaderRevision, QuotaPolicies};
+pub use self::http::problem::Problem;
+#[cfg(feature = "tower")]
+pub use self::http::tower::{
+    body::ResponseBody,
+    by_extension::ByExtension,
+    by_header::ByHeader,
+    by_peer::ByPeer,
+    client_id::{ClientId, Or},
+    idempotency::{IdempotencyFuture, IdempotencyLayer, Idempotent},
+    nothing_done::NothingDone,
+    rate_limit::{RateLimitFuture, RateLimitLayer, RateLimited},
+    request_body::RequestBody,
+};
 pub use once::answer::Answer;
 pub use once::attempts::Attempt;
 pub use once::dedup::{

@@ -162,7 +162,7 @@ async fn only_definitive_replies_are_kept_unless_all_are() {
 #[tokio::test]
 async fn a_reply_that_cannot_be_kept_is_never_worked_for_again() {
     for (reply, status_code) in
-        [(Reply::unkept(201), 201), (Reply::new(99, "{}"), 99), (Reply::new(1000, "{}"), 1000)]
+        [(Reply::omitted(201), 201), (Reply::new(99, "{}"), 99), (Reply::new(1000, "{}"), 1000)]
     {
         let (kv, runs) = (MemoryStore::new(), AtomicU32::new(0));
         for _ in 0..3 {
@@ -184,7 +184,7 @@ async fn a_reply_that_cannot_be_kept_is_never_worked_for_again() {
     }
     // A status code that is not kept says that the work may be done again, whatever else it says.
     let kv = MemoryStore::new();
-    let outcome = answer(&kv, &Idempotency::default(), &Reply::unkept(503)).await.unwrap();
+    let outcome = answer(&kv, &Idempotency::default(), &Reply::omitted(503)).await.unwrap();
     assert!(!outcome.is_replay && !kv.exists(RECORD).await.unwrap());
 }
 

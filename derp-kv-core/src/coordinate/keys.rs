@@ -15,7 +15,7 @@ pub(crate) const LOCK_SUFFIX: &[u8] = b":lock";
 pub(crate) type HelperKey = Inline<128>;
 
 /// The longest id of a helper, in bytes.
-const MAX_ID: usize = 1024;
+pub(crate) const MAX_ID: usize = 1024;
 
 /// How long to sleep between two looks, where the options do not say.
 pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(50);

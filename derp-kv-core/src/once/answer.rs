@@ -127,7 +127,7 @@ impl Recorded for Reply {
 
     fn encode(&self, options: &Idempotency) -> Result<Bytes> {
         let unkept = |message| not_kept(self.status_code, message);
-        if !self.is_to_be_kept() {
+        if self.is_omitted() {
             let message = "the work is done, and its answer was not kept, as the work asked";
             return Err(unkept(message));
         }

@@ -94,7 +94,7 @@ pub enum Processed<T> {
 ///   the handler has used up one, so that 1 may lose an event.
 ///
 /// Laws: `helpers::process_once_runs_once`, `helpers::process_once_forgets_failures`,
-/// `faults::process_once_runs_once`.
+/// `helpers::process_once_gives_up`, `faults::process_once_runs_once`.
 ///
 /// # Errors
 ///

@@ -1,5 +1,3 @@
-use std::fmt::Write as _;
-
 /// One id of several parts, such as the sender of an event and the sender's own id for it. No two lists
 /// of parts join to the same one.
 ///
@@ -20,9 +18,11 @@ use std::fmt::Write as _;
 /// ```
 #[must_use]
 pub fn id_of<P: AsRef<[u8]>>(parts: &[P]) -> String {
-    let mut id = String::new();
+    let parts = parts.iter().map(AsRef::as_ref);
+    // Most ids have nothing to escape.
+    let mut id = String::with_capacity(parts.clone().map(|part| part.len() + 1).sum());
     for part in parts {
-        for byte in part.as_ref() {
+        for byte in part {
             match byte {
                 b'/' | b'%' | b'{' | b'}' => escape(&mut id, *byte),
                 0x21..=0x7e => id.push(char::from(*byte)),
@@ -35,8 +35,8 @@ pub fn id_of<P: AsRef<[u8]>>(parts: &[P]) -> String {
 }
 
 fn escape(id: &mut String, byte: u8) {
-    // Writing to a string cannot fail.
-    let _ = write!(id, "%{byte:02X}");
+    let digit = |nibble: u8| char::from(b"0123456789ABCDEF"[usize::from(nibble)]);
+    id.extend(['%', digit(byte >> 4), digit(byte & 0xf)]);
 }
 
 #[cfg(test)]

@@ -67,6 +67,8 @@ const OPERATION: Operation = Operation::IdempotentExecute;
 /// `helpers::idempotent_execute_refuses_another_request`,
 /// `helpers::idempotent_execute_frees_failures`,
 /// `helpers::idempotent_execute_keeps_corrupt_records`,
+/// `helpers::idempotent_execute_replays_replies`,
+/// `helpers::idempotent_execute_rejects_the_abandoned`,
 /// `faults::idempotent_execute_runs_once`.
 ///
 /// # A client that goes away
@@ -218,7 +220,8 @@ where
     Ok(forgotten)
 }
 
-async fn execute<S, T, F, Fut, E>(
+/// [`idempotent_execute_with`], whose attempts leave a mark if `is_marked`.
+pub(crate) async fn execute<S, T, F, Fut, E>(
     store: &S,
     key: &[u8],
     options: &Idempotency,

@@ -42,14 +42,14 @@ pub struct Reply {
     pub headers: Vec<(String, Bytes)>,
     /// The body's bytes.
     pub body: Bytes,
-    /// Whether the answer is to be kept, where its status code is.
-    keep: bool,
+    /// Whether only the status code is to be kept.
+    is_omitted: bool,
 }
 
 impl Reply {
     /// A reply without headers.
     pub fn new(status_code: u16, body: impl Into<Bytes>) -> Self {
-        Self { status_code, headers: Vec::new(), body: body.into(), keep: true }
+        Self { status_code, headers: Vec::new(), body: body.into(), is_omitted: false }
     }
 
     /// Adds a header behind those that are there.
@@ -59,14 +59,14 @@ impl Reply {
         self
     }
 
-    /// An answer that is not to be kept although the work is done, such as one that is too long.
+    /// The end of work whose answer is not to be kept, such as one that is too long.
     ///
     /// A small record with its status code takes its place. This call and all later ones get
     /// [`NotKept`](crate::ErrorKind::NotKept), and the work does not run again: give this caller its
     /// answer by another way. Where the status code itself is not kept, this is a reply without a body.
     #[must_use]
-    pub fn unkept(status_code: u16) -> Self {
-        Self { keep: false, ..Self::new(status_code, Bytes::new()) }
+    pub fn omitted(status_code: u16) -> Self {
+        Self { is_omitted: true, ..Self::new(status_code, Bytes::new()) }
     }
 
     /// Whether another try could not come to anything else. A number that is no status code is the end
@@ -75,8 +75,8 @@ impl Reply {
         !matches!(self.status_code, 100..=199 | 401 | 403 | 408 | 409 | 425 | 429 | 500..=999)
     }
 
-    /// Whether its body and headers are to be kept.
-    pub(crate) fn is_to_be_kept(&self) -> bool {
-        self.keep
+    /// Whether its body and headers are not to be kept.
+    pub(crate) fn is_omitted(&self) -> bool {
+        self.is_omitted
     }
 }

@@ -307,7 +307,7 @@ impl<S: KvStore> RateLimiter<S> {
 
 /// Whether the store failed, and not the call: what is wrong with the key or the limit stays wrong, and
 /// who met too many others at one key may try again.
-fn is_failure(error: &Error) -> bool {
+pub(crate) fn is_failure(error: &Error) -> bool {
     use ErrorKind::{AccessDenied, Backend, Full, ReadOnly, Timeout, Unavailable};
     let kinds = [Unavailable, Timeout, AccessDenied, ReadOnly, Full, Backend];
     kinds.contains(&error.kind()) && error.retry_after().is_none()
