@@ -323,6 +323,12 @@ macro_rules! for_each_law {
                 idempotent_execute_keeps_corrupt_records:
                     "a record that cannot be decoded is `Corrupt`, and stays",
                     since "0.1.0";
+                idempotent_execute_replays_replies:
+                    "a whole response replays byte for byte where its status is definitive, and frees its key where it is not",
+                    since "0.1.0";
+                idempotent_execute_rejects_the_abandoned:
+                    "with `Reject`, work that was begun and left is not done before somebody forgets it; a failure is not left",
+                    since "0.1.0";
                 rate_limit_is_exact:
                     "of racing calls exactly `limit` are allowed, over all processes",
                     since "0.1.0";
@@ -364,6 +370,9 @@ macro_rules! for_each_law {
                     since "0.1.0";
                 process_once_forgets_failures:
                     "after an error or a dropped call the event can be delivered again",
+                    since "0.1.0";
+                process_once_gives_up:
+                    "with `give_up_after(n)`, a handler that fails or is dropped runs `n` times, and later deliveries are told so",
                     since "0.1.0";
                 leases_exclude:
                     "a lease has one holder at a time, over all processes",

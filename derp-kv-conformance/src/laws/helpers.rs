@@ -1,6 +1,7 @@
 //! What the helpers promise, each over several handles on the same data, as several processes
 //! have them.
 
+mod abandoned;
 mod dedup;
 mod guarded_get;
 mod idempotency;
@@ -8,6 +9,7 @@ mod lease;
 mod limits;
 mod names;
 mod rate_limit;
+mod replies;
 mod succession;
 
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use tokio::sync::Notify;
 use crate::resolution;
 use crate::violation::{Violation, ensure};
 
+pub(crate) use abandoned::*;
 pub(crate) use dedup::*;
 pub(crate) use guarded_get::*;
 pub(crate) use idempotency::*;
@@ -27,6 +30,7 @@ pub(crate) use lease::*;
 pub(crate) use limits::*;
 pub(crate) use names::*;
 pub(crate) use rate_limit::*;
+pub(crate) use replies::*;
 pub(crate) use succession::*;
 
 /// No test waits for this to pass.

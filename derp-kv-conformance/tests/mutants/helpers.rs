@@ -16,10 +16,11 @@ use super::counter::{Renews, ReportsAsked};
 use super::defect::{Ttl, defects, gap};
 
 pub(super) fn mutants() -> Vec<Mutant> {
-    let [wins, frees, keeps] = [
+    let [wins, frees, keeps, swaps] = [
         "`set_nx` always wins",
         "`compare_and_delete` deletes whatever is there",
         "`compare_and_delete` leaves the value",
+        "a swap leaves the value",
     ];
     vec![
         mutant::<SetForgetsTtl>(
@@ -61,6 +62,24 @@ pub(super) fn mutants() -> Vec<Mutant> {
             "helpers::idempotent_execute_keeps_corrupt_records",
             "the error of a value that is no JSON is swallowed as a miss",
         ),
+        mutant::<KeepsJson>(
+            "helpers::idempotent_execute_replays_replies",
+            "`set_nx` keeps JSON in a form of its own, as a `jsonb` column does",
+        ),
+        mutant::<CutsValues>(
+            "helpers::idempotent_execute_replays_replies",
+            "a value is cut to 32 bytes",
+        ),
+        mutant::<SetNxWins>("helpers::idempotent_execute_rejects_the_abandoned", wins),
+        mutant::<TakesForASecond>(
+            "helpers::idempotent_execute_rejects_the_abandoned",
+            "what `set_nx` writes lasts for a second at most",
+        ),
+        mutant::<SwapsNothing>("helpers::idempotent_execute_rejects_the_abandoned", swaps),
+        mutant::<DeleteOnlyLooks>(
+            "helpers::idempotent_execute_rejects_the_abandoned",
+            "`delete` leaves the value",
+        ),
         mutant::<IncrHasGap>(
             "helpers::rate_limit_is_exact",
             "an increment is a read and a later write",
@@ -86,6 +105,8 @@ pub(super) fn mutants() -> Vec<Mutant> {
             "`set_nx` looks first and writes then",
         ),
         mutant::<KeepsCompared>("helpers::process_once_forgets_failures", keeps),
+        mutant::<SetNxWins>("helpers::process_once_gives_up", wins),
+        mutant::<SwapsNothing>("helpers::process_once_gives_up", swaps),
         mutant::<SetNxHasGap>("helpers::leases_exclude", "`set_nx` looks first and writes then"),
         mutant::<SwapKeepsTtl>("helpers::leases_are_renewed", "a swap keeps the old TTL"),
         mutant::<FreesAll>("helpers::leases_are_freed_by_their_owner", frees),
@@ -166,6 +187,25 @@ defects! {
     CutsValues {
         set_nx(self, kv, key, value, ttl) {
             kv.set_nx(key, &value[..value.len().min(32)], ttl).await
+        }
+    }
+    KeepsJson {
+        set_nx(self, kv, key, value, ttl) {
+            match serde_json::from_slice::<serde_json::Value>(value) {
+                Ok(json) => kv.set_nx(key, json.to_string().as_bytes(), ttl).await,
+                Err(_) => kv.set_nx(key, value, ttl).await,
+            }
+        }
+    }
+    TakesForASecond {
+        set_nx(self, kv, key, value, ttl) {
+            let second = Duration::from_secs(1);
+            kv.set_nx(key, value, ttl.map(|ttl| ttl.min(second))).await
+        }
+    }
+    SwapsNothing {
+        compare_and_set(self, kv, key, expected, _value, _ttl) {
+            Ok(kv.get(key).await?.as_deref() == Some(expected))
         }
     }
     UndecodableIsMiss {

@@ -34,7 +34,7 @@ fn is_waited_out(error: Option<ErrorKind>, waited: Duration) -> bool {
 }
 
 /// A call whose work must not run.
-async fn must_not_run<S: KvStoreExt>(
+pub(super) async fn must_not_run<S: KvStoreExt>(
     kv: &S,
     key: &str,
     options: &Idempotency,
@@ -49,7 +49,7 @@ async fn must_not_run<S: KvStoreExt>(
     Ok(result)
 }
 
-fn kind<T>(result: Result<T, Error>) -> Option<ErrorKind> {
+pub(super) fn kind<T>(result: Result<T, Error>) -> Option<ErrorKind> {
     result.err().map(|error| error.kind())
 }
 
@@ -100,7 +100,7 @@ pub(crate) fn idempotent_execute_runs_once<H: Harness>(bench: &Bench<'_, H>) -> 
 }
 
 /// Bodies of any shape.
-fn body() -> impl Strategy<Value = Value> + Clone {
+pub(super) fn body() -> impl Strategy<Value = Value> + Clone {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),

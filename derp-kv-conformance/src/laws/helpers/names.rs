@@ -27,10 +27,16 @@ async fn all_helpers<S: KvStoreExt>(
     };
     let limit = RateLimit::new(5, LONG);
     let idempotent = kv.idempotent_execute(id, &Idempotency::default(), work).await;
-    let processed = kv.process_once(id, &Dedup::default().key_prefix("once"), work).await;
+    let counted = kv.idempotent_execute_with(id, &Idempotency::default(), |_| work()).await;
+    let once = Dedup::default().key_prefix("once");
+    let processed = kv.process_once(id, &once, work).await;
+    let given_up = kv.process_once_with(id, &once.give_up_after(1), |_| work()).await;
     vec![
         ("idempotent_execute", idempotent.map(drop)),
+        ("idempotent_execute_with", counted.map(drop)),
+        ("idempotent_forget", kv.idempotent_forget(id, &Idempotency::default()).await.map(drop)),
         ("process_once", processed.map(drop)),
+        ("process_once_with", given_up.map(drop)),
         ("already_processed", kv.already_processed(id, &Dedup::default()).await.map(drop)),
         ("rate_limit", kv.rate_limit(id, &limit).await.map(drop)),
         ("rate_limit_peek", kv.rate_limit_peek(id, &limit).await.map(drop)),
@@ -101,6 +107,7 @@ async fn all_in_another_s_place<S: KvStoreExt>(
     let limit = RateLimit::new(5, LONG).key_prefix("derp:idempotency");
     vec![
         ("idempotent_execute", kv.idempotent_execute("id", &idempotent, work).await.map(drop)),
+        ("idempotent_forget", kv.idempotent_forget("id", &idempotent).await.map(drop)),
         ("process_once", kv.process_once("id", &dedup, work).await.map(drop)),
         ("already_processed", kv.already_processed("id", &dedup).await.map(drop)),
         ("rate_limit", kv.rate_limit("id", &limit).await.map(drop)),
