@@ -7,17 +7,24 @@ use axum::Json;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
+use axum::middleware::map_response;
 use axum::routing::{delete, get, post};
 use derp_kv_core::{GuardedGet, KvStore, RateLimit};
-use tokio::sync::mpsc;
 
-use crate::database::{Database, QUERY_TIMEOUT, Stats};
-use crate::error::ApiError;
+use crate::database::{Database, Stats};
+use crate::drain::Drained;
+use crate::error::{self, ApiError};
 use crate::products::{self, Products};
+use crate::webhooks::senders::Senders;
 use crate::{orders, webhooks};
 
 /// The longest request body, in bytes.
 pub const MAX_BODY: usize = 16 * 1024;
+
+/// The longest webhook, in bytes. Those of Stripe, Shopify and Standard Webhooks have some kilobytes, with
+/// a large invoice in them some hundred; GitHub may send 25 MB, and does so for pushes of thousands of
+/// commits only.
+pub const MAX_WEBHOOK: usize = 1024 * 1024;
 
 /// What can differ between a test and production.
 #[derive(Clone, Debug)]
@@ -26,11 +33,21 @@ pub struct Settings {
     pub products: GuardedGet,
     /// How many orders a user may send in a window.
     pub order_limit: RateLimit,
+    /// Through how many proxies of its own the service is called, each of which appends to
+    /// `X-Forwarded-For`.
+    pub trusted_proxies: usize,
+    /// Who may send webhooks.
+    pub senders: Senders,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { products: products::CACHED, order_limit: RateLimit::new(5, Duration::from_secs(60)) }
+        Self {
+            products: products::CACHED,
+            order_limit: RateLimit::new(5, Duration::from_secs(60)),
+            trusted_proxies: 0,
+            senders: Senders::default(),
+        }
     }
 }
 
@@ -41,7 +58,6 @@ pub(crate) struct App {
     pub(crate) database: Arc<Database>,
     pub(crate) products: Products,
     pub(crate) settings: Arc<Settings>,
-    work: mpsc::Sender<()>,
 }
 
 impl App {
@@ -50,28 +66,12 @@ impl App {
         &self,
         work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let running = self.work.clone();
+        let app = self.clone();
         let task = tokio::spawn(async move {
-            let _running = running;
+            let _in_use = app;
             work.await
         });
         task.await.unwrap_or_else(|_panicked| Err(ApiError::internal()))
-    }
-}
-
-/// Tells when no handler, no detached work and no refresh of a product is left.
-#[derive(Debug)]
-pub struct Drained {
-    work: mpsc::Receiver<()>,
-    products: Products,
-}
-
-impl Drained {
-    /// Waits for the last one; the router must be gone.
-    pub async fn wait(mut self) {
-        while self.work.recv().await.is_some() {}
-        // The handlers have ended, so no refresh begins any more, and the query of one has a time-out.
-        self.products.drain(2 * QUERY_TIMEOUT).await;
     }
 }
 
@@ -81,22 +81,22 @@ pub fn service(
     database: Arc<Database>,
     settings: Settings,
 ) -> (Router, Drained) {
-    let (work, running) = mpsc::channel(1);
     let products = products::cache(kv.clone(), settings.products);
-    let drained = Drained { work: running, products: products.clone() };
-    let app = App { kv, database, products, settings: Arc::new(settings), work };
+    let (kv, drained) = Drained::of(kv, products.clone());
+    let app = App { kv, database, products, settings: Arc::new(settings) };
+    let webhook = post(webhooks::receive).layer(DefaultBodyLimit::max(MAX_WEBHOOK));
     let router = Router::new()
         .route("/products/{id}", get(products::show).put(products::change))
         .route("/products/{id}/cached", delete(products::forget))
-        .route("/orders", post(orders::create))
-        .route("/webhooks", post(webhooks::receive))
+        .route("/orders", orders::route(&app))
+        .route("/webhooks/{sender}", webhook)
         .route("/stats", get(stats))
         .fallback(async || ApiError::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || {
-            let message = "this path does not take this method";
-            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(map_response(error::log))
         .with_state(app);
     (router, drained)
 }

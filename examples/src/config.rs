@@ -92,11 +92,7 @@ impl Config {
     ///
     /// As [`from_toml_str`](Self::from_toml_str), and for a file that cannot be read.
     pub fn from_toml_path(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            invalid(format!("cannot read {}", path.display())).with_source(error)
-        })?;
-        Self::from_toml_str(&text)
+        Self::from_toml_str(&read(path.as_ref())?)
     }
 
     /// Opens the store.
@@ -129,7 +125,12 @@ impl Default for Config {
     }
 }
 
-fn invalid(message: impl Into<String>) -> Error {
+pub(crate) fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path)
+        .map_err(|error| invalid(format!("cannot read {}", path.display())).with_source(error))
+}
+
+pub(crate) fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidArgument, message.into())
 }
 

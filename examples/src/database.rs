@@ -42,6 +42,8 @@ pub struct Stats {
     pub orders: u64,
     /// Payments booked.
     pub payments: u64,
+    /// What was paid, in cents.
+    pub paid_cents: u64,
     /// Notices counted.
     pub notices: u64,
 }
@@ -74,6 +76,7 @@ pub struct Database {
     queries: AtomicU64,
     orders: AtomicU64,
     payments: AtomicU64,
+    paid_cents: AtomicU64,
     notices: AtomicU64,
 }
 
@@ -92,6 +95,7 @@ impl Database {
             queries: AtomicU64::new(0),
             orders: AtomicU64::new(0),
             payments: AtomicU64::new(0),
+            paid_cents: AtomicU64::new(0),
             notices: AtomicU64::new(0),
         }
     }
@@ -137,9 +141,10 @@ impl Database {
     }
 
     /// Books a payment.
-    pub async fn book_payment(&self) {
+    pub async fn book_payment(&self, cents: u64) {
         sleep(self.delay).await;
         self.payments.fetch_add(1, Ordering::Relaxed);
+        self.paid_cents.fetch_add(cents, Ordering::Relaxed);
     }
 
     /// Counts a notice that nobody would miss.
@@ -160,6 +165,7 @@ impl Database {
             queries: read(&self.queries),
             orders: read(&self.orders),
             payments: read(&self.payments),
+            paid_cents: read(&self.paid_cents),
             notices: read(&self.notices),
         }
     }

@@ -1,95 +1,74 @@
 //! What a client is told when a request fails.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::body::Body;
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use derp_kv_core::{Error, ErrorKind};
-use serde_json::json;
+use derp_kv_core::{Error, Problem};
 
 use crate::database::QueryFailed;
 
-/// An answer that is not a success: `{"error": "...", "message": "..."}`.
+/// An answer that is not a success, as problem details (RFC 9457).
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{status}: {message}")]
-pub struct ApiError {
-    status: StatusCode,
-    code: &'static str,
-    message: String,
-    retry_after: Option<u64>,
-}
+#[error(transparent)]
+pub struct ApiError(#[from] Problem);
 
 impl ApiError {
-    /// An answer with `status`; `code` is for programs and `message` for people.
-    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after: None }
+    /// An answer with `status`, and what is special about this one.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        let title = status.canonical_reason().unwrap_or("Error");
+        Self(Problem::new(status.as_u16(), title).with_detail(detail.into()))
     }
 
     /// The request cannot be understood.
-    pub fn bad_request(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    pub fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
     }
 
     /// There is no such thing.
-    pub fn not_found(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    pub fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
     }
 
     /// The service is at fault; what went wrong is in its log.
     #[must_use]
     pub fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the request failed")
-    }
-
-    /// Tells the client to wait so many seconds.
-    #[must_use]
-    pub fn retry_after_secs(mut self, seconds: u64) -> Self {
-        self.retry_after = Some(seconds);
-        self
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed")
     }
 }
 
 impl From<Error> for ApiError {
     /// The operator reads the details in the log, the client does not.
     fn from(error: Error) -> Self {
-        let seconds = error.retry_after().map_or(1, whole_seconds);
-        match error.kind() {
-            ErrorKind::InProgress => Self::new(
-                StatusCode::CONFLICT,
-                "in_progress",
-                "the same request is being worked on",
-            )
-            .retry_after_secs(seconds),
-            ErrorKind::KeyReused => Self::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "key_reused",
-                "this Idempotency-Key was used with another request body",
-            ),
-            // Why it failed is in the answer and the log of the caller whose work it was.
-            ErrorKind::Failing => {
-                let message = "this failed a moment ago; try again after Retry-After";
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "failing", message)
-                    .retry_after_secs(seconds)
-            }
-            // A retry changes nothing about these.
-            ErrorKind::InvalidArgument | ErrorKind::Corrupt | ErrorKind::Unsupported => {
-                eprintln!("store: {}", with_causes(&error));
-                Self::internal()
-            }
-            _ => {
-                eprintln!("store: {}", with_causes(&error));
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "try again later")
-                    .retry_after_secs(seconds)
-            }
+        let problem = error.problem();
+        if problem.status_code() >= 500 {
+            eprintln!("store: {}", with_causes(&error));
         }
+        Self(problem)
+    }
+}
+
+/// Writes down why a layer has refused a request, where the store was the reason.
+pub(crate) async fn log(response: Response) -> Response {
+    if let Some(error) = response.extensions().get::<Arc<Error>>() {
+        eprintln!("store: {}", with_causes(error));
+    }
+    response
+}
+
+impl From<ApiError> for Problem {
+    fn from(error: ApiError) -> Self {
+        error.0
     }
 }
 
 impl From<QueryFailed> for ApiError {
     fn from(error: QueryFailed) -> Self {
         eprintln!("database: {error}");
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", "try again later")
-            .retry_after_secs(1)
+        let problem = Problem::new(503, "Service Unavailable");
+        Self(problem.with_retry_after(Duration::from_secs(1)))
     }
 }
 
@@ -101,24 +80,20 @@ pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     texts.join(": ").lines().collect::<Vec<_>>().join(" | ")
 }
 
-/// Rounded up: a client that waits so long is never too early.
-fn whole_seconds(duration: Duration) -> u64 {
-    duration.as_secs() + u64::from(duration.subsec_nanos() > 0)
-}
-
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = axum::Json(json!({ "error": self.code, "message": self.message }));
-        let mut response = (self.status, body).into_response();
-        if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        let mut response = Response::builder().status(self.0.status_code());
+        for (name, value) in self.0.headers() {
+            response = response.header(name, value);
         }
-        response
+        response.body(Body::from(self.0.body())).unwrap_or_default()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use derp_kv_core::ErrorKind;
+
     use super::*;
 
     #[test]

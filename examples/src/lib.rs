@@ -2,18 +2,25 @@
 //! them.
 
 pub mod app;
+mod body;
 pub mod config;
 pub mod database;
+pub mod drain;
 pub mod error;
-mod limit;
 mod orders;
 pub mod postgres_store;
 mod products;
 pub mod redb_store;
+pub mod signatures;
 mod user;
-mod webhooks;
+pub mod webhooks;
 
 /// The project's README, whose example runs.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// The page for those who have such helpers already, whose code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/from-hand-written.md")]
+struct FromHandWritten;

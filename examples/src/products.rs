@@ -12,9 +12,9 @@ use derp_kv_core::{Cache, GuardedGet, KvStore};
 use serde::Deserialize;
 
 use crate::app::App;
+use crate::body;
 use crate::database::{Product, QUERY_TIMEOUT};
 use crate::error::ApiError;
-use crate::orders::{parse, read_body};
 
 /// Products as the database has them, and which ids it has not.
 pub(crate) type Products = Cache<Arc<dyn KvStore>, Option<Product>>;
@@ -72,10 +72,10 @@ struct Change {
 pub(crate) async fn change(
     State(app): State<App>,
     id: Result<Path<u32>, PathRejection>,
-    body: Result<Bytes, BytesRejection>,
+    bytes: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Product>, ApiError> {
     let id = number(id)?;
-    let Change { name, price_cents } = checked(parse(&read_body(body)?)?)?;
+    let Change { name, price_cents } = checked(body::parse(&body::read(bytes)?)?)?;
     let worker = app.clone();
     // To its end, also when the client goes away: the write alone would leave the old product cached.
     let changed = app.detached(async move {

@@ -20,9 +20,14 @@ impl Drop for Running {
 }
 
 fn start() -> Running {
+    start_with(&[])
+}
+
+fn start_with(arguments: &[&std::ffi::OsStr]) -> Running {
     let mut command = Command::new(CHECKOUT);
-    let mut child =
-        command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
+    command.args(arguments);
+    command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
     let mut line = String::new();
     BufReader::with_capacity(1, child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     let url = line.strip_prefix("listening on ").and_then(|line| line.split(' ').next());
@@ -60,6 +65,11 @@ fn a_wrong_configuration_names_the_field_and_exits_with_2() {
         ("[service]\nname = \"checkout\"", "[kv] backend"),
         ("[kv.memory]\nmax_byte = 1", "max_byte"),
         ("[kv.memory]\nmax_bytes = 0", "max_bytes"),
+        ("[kv.memory]\n[webhooks.pay]\nsecrets = []", "[webhooks.name]: needs signed_by"),
+        (
+            "[kv.memory]\n[webhooks.pay]\nsigned_by = \"stripe\"\nsecrets = [\"\"]",
+            "[webhooks.pay]: a secret is empty",
+        ),
         ("[kv.valkey]\nadresses = []", "adresses"),
         ("[kv]\nbackend = \"valkey\"\n[kv.valkey]\naddresses = [[\"h\", 0]]", "addresses"),
     ] {
@@ -79,6 +89,7 @@ fn a_wrong_configuration_names_the_field_and_exits_with_2() {
         (missing, "/nowhere/derp.toml: No such"),
         (&["--listen"], "usage"),
         (&["--no", "x"], "usage"),
+        (&["--trusted-proxies", "many"], "usage"),
     ] {
         let output = Command::new(CHECKOUT).args(arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -108,6 +119,44 @@ fn a_signal_stops_it_after_the_requests_under_way() {
     let mut rest = String::new();
     service.0.stdout.take().unwrap().read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "stopped\n");
+}
+
+/// The operator hears what nobody else will: that everybody is trusted, and what was given up.
+#[test]
+fn the_log_tells_who_is_trusted_and_what_was_given_up() {
+    let mut service = start();
+    let poison = r#"{"id":"evt 1\n","type":"payment.succeeded"}"#;
+    let deliver = format!("curl -s -o /dev/null -d '{poison}' {}/webhooks/shop", service.1);
+    for _ in 0..9 {
+        assert!(shell(&deliver).status.success());
+    }
+    service.0.kill().unwrap();
+    let mut log = String::new();
+    service.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    let [trusted, given_up] = &log.lines().collect::<Vec<_>>()[..] else { panic!("{log}") };
+    assert!(trusted.contains("webhooks are not verified"), "{log}");
+    let id = "8 attempts: shop/payment.succeeded/evt%201%0A/";
+    assert!(given_up.ends_with(id), "{log}");
+}
+
+/// The client is told as little of the store's error by a layer as by a handler, and the operator all.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_tells_why_an_order_was_refused() {
+    let mut server = Server::start().await.unwrap();
+    let config = common::scratch("down.toml");
+    let text = format!("[kv.valkey]\naddresses = [[\"127.0.0.1\", {}]]\n", server.port());
+    std::fs::write(&config, text).unwrap();
+    let mut service = start_with(&["--config".as_ref(), config.as_os_str()]);
+    server.kill9();
+    let order = r#"{"product_id":42,"quantity":2}"#;
+    let order = format!("curl -s -H 'Idempotency-Key: k' -d '{order}' {}/orders", service.1);
+    let answer = String::from_utf8(shell(&order).stdout).unwrap();
+    assert!(answer.contains("503"), "{answer}");
+    service.0.kill().unwrap();
+    let mut log = String::new();
+    service.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    let [_trusted, refused] = &log.lines().collect::<Vec<_>>()[..] else { panic!("{log}") };
+    assert!(refused.starts_with("store: ") && refused.contains("refused"), "{log}");
 }
 
 fn stampede(name: &str, arguments: &[&std::ffi::OsStr]) -> Vec<Vec<String>> {

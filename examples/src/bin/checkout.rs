@@ -1,4 +1,4 @@
-//! The checkout service: `checkout [--config derp.toml] [--listen 127.0.0.1:8080]`.
+//! The checkout service: `checkout [--config derp.toml] [--listen 127.0.0.1:8080] [--trusted-proxies 0]`.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -10,10 +10,12 @@ use derp_kv_examples::app::{self, Settings};
 use derp_kv_examples::config::Config;
 use derp_kv_examples::database::Database;
 use derp_kv_examples::error::with_causes;
+use derp_kv_examples::webhooks::senders::Senders;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-const USAGE: &str = "usage: checkout [--config derp.toml] [--listen 127.0.0.1:8080]";
+const USAGE: &str =
+    "usage: checkout [--config derp.toml] [--listen 127.0.0.1:8080] [--trusted-proxies 0]";
 
 /// How long the database takes for a query.
 const QUERY: Duration = Duration::from_millis(300);
@@ -23,6 +25,7 @@ const GRACE: Duration = Duration::from_secs(10);
 
 struct Options {
     config: Config,
+    settings: Settings,
     listen: String,
 }
 
@@ -46,13 +49,23 @@ async fn main() -> ExitCode {
 }
 
 fn options() -> anyhow::Result<Options> {
-    let mut options = Options { config: Config::default(), listen: "127.0.0.1:8080".to_owned() };
+    let mut options = Options {
+        config: Config::default(),
+        settings: Settings::default(),
+        listen: "127.0.0.1:8080".to_owned(),
+    };
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let value = args.next().context(USAGE)?;
         match arg.as_str() {
-            "--config" => options.config = Config::from_toml_path(value)?,
+            "--config" => {
+                options.config = Config::from_toml_path(&value)?;
+                options.settings.senders = Senders::from_toml_path(&value)?;
+            }
             "--listen" => options.listen = value,
+            "--trusted-proxies" => {
+                options.settings.trusted_proxies = value.parse().context(USAGE)?
+            }
             _ => bail!(USAGE),
         }
     }
@@ -68,7 +81,10 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
 
-    let (router, drained) = app::service(kv, Arc::new(Database::new(QUERY)), Settings::default());
+    if options.settings.senders.trust_everybody() {
+        eprintln!("checkout: webhooks are not verified: [webhooks.name] is in no configuration");
+    }
+    let (router, drained) = app::service(kv, Arc::new(Database::new(QUERY)), options.settings);
     println!("listening on http://{} with the {backend} store", listener.local_addr()?);
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let serve = axum::serve(listener, service).with_graceful_shutdown(async move {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use derp_kv_core::{KvStore, RateLimit};
-use derp_kv_examples::app::{self, Drained, Settings};
+use derp_kv_examples::app::{self, Settings};
 use derp_kv_examples::database::Database;
+use derp_kv_examples::drain::Drained;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -85,11 +86,14 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|_| panic!("not JSON: {self:?}"))
     }
 
-    /// Asserts an error with this status, and returns its message.
+    /// Asserts a problem with this status, and returns its detail.
     #[track_caller]
     pub(crate) fn refused(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{self:?}");
-        self.json()["message"].as_str().expect("a message").to_owned()
+        assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
+        let problem = self.json();
+        assert_eq!(problem["status"], status, "{self:?}");
+        problem["detail"].as_str().unwrap_or_default().to_owned()
     }
 }
 
@@ -154,7 +158,7 @@ pub(crate) async fn order(at: SocketAddr, key: &str, body: &str) -> Answer {
 }
 
 pub(crate) async fn webhook(at: SocketAddr, body: &str) -> Answer {
-    send(at, "POST", "/webhooks", &[], body).await
+    send(at, "POST", "/webhooks/shop", &[], body).await
 }
 
 pub(crate) async fn stat(at: SocketAddr, name: &str) -> u64 {
