@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use common::scripted::{Failure, gated, scripted};
+use common::scripted::{Failure, Scripted, gated, scripted};
 use common::{drop_after, process};
 use derp_kv_core::{
     Attempt, Dedup, Error, ErrorKind, Idempotency, KvStore, KvStoreExt, Layer, Layered,
@@ -259,6 +259,44 @@ async fn nobody_works_beside_one_who_comes_back() {
         assert_eq!(began.load(Ordering::SeqCst), 1, "after {gone_after} calls");
         assert!(call(process(&data), &began, Comes::Done).await.unwrap().is_replay);
         assert!(!data.exists(MARKER).await.unwrap());
+    }
+}
+
+/// Two callers of one key, in two processes, whose calls of the store come in any order: the one whose
+/// attempt is under way, or done, has abandoned nothing.
+#[tokio::test(start_paused = true)]
+async fn an_attempt_that_is_done_is_not_taken_for_one_that_was_abandoned() {
+    for (before, meanwhile, after) in
+        (0..9).flat_map(|a| (0..4).flat_map(move |b| (0..9).map(move |c| (a, b, c))))
+    {
+        let (data, began) = (MemoryStore::new(), Arc::new(AtomicU32::new(0)));
+        let (one, two) = (gated(&data), gated(&data));
+        let [first, second] = [&one, &two].map(|kv| {
+            let (kv, began) = (kv.clone(), began.clone());
+            tokio::spawn(async move { call(kv, &began, Comes::Done).await })
+        });
+        let steps = async |kv: &Scripted, count: u32| {
+            for _ in 0..count {
+                kv.layer().step();
+                settle().await;
+            }
+        };
+        settle().await;
+        steps(&one, before).await;
+        steps(&two, meanwhile).await;
+        steps(&one, after).await;
+        steps(&two, 10).await;
+        steps(&one, 20).await;
+        // Where it found a lock, it looks again.
+        while !second.is_finished() {
+            two.layer().step();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let at = format!("after {before}, {meanwhile} and {after} calls");
+        let ends = [first.await.unwrap(), second.await.unwrap()];
+        let replays = ends.map(|end| end.unwrap_or_else(|error| panic!("{at}: {error}")).is_replay);
+        assert_ne!(replays[0], replays[1], "{at}");
+        assert_eq!(began.load(Ordering::SeqCst), 1, "{at}");
     }
 }
 

@@ -7,7 +7,8 @@
 //!
 //! Whoever ends an attempt writes the record before it removes the marker. Whoever begins one writes the
 //! marker before it looks for the record. So one of the two sees the other, whatever clocks and leases
-//! say: a holder that was cut off and comes back is not met by a successor that runs the work again.
+//! say: a holder that was cut off and comes back is not met by a successor that runs the work again. And
+//! whoever finds the marker of another looks for the record before it takes that for abandoned.
 
 use std::fmt;
 use std::sync::Arc;
@@ -225,8 +226,16 @@ impl Beginning {
         on_abandoned: OnAbandoned,
         at_most: Option<u32>,
     ) -> Result<Option<Bytes>> {
-        self.is_exhausted = self.marker.write(on_abandoned, at_most).await?;
-        self.marker.hold.store.get(record).await
+        let written = self.marker.write(on_abandoned, at_most).await;
+        let found = match &written {
+            // The marker of an attempt that is done is removed a moment after its record was written.
+            Err(error) if error.kind() != ErrorKind::Abandoned => None,
+            _ => self.marker.hold.store.get(record).await?,
+        };
+        if found.is_none() {
+            self.is_exhausted = written?;
+        }
+        Ok(found)
     }
 
     /// From here on the marker says that an attempt was made.

@@ -93,8 +93,8 @@ async fn abandon(stage: &Stage, key: &str) {
 async fn a_process_that_is_killed_while_it_is_rejected_changes_nothing() {
     let stage = Stage::open().await;
     let stage = &stage;
-    // It reads, locks, tries to mark, reads the marker and unlocks.
-    stream::iter(1..=5)
+    // It reads, locks, tries to mark, reads the marker, reads again and unlocks.
+    stream::iter(1..=6)
         .for_each_concurrent(AT_ONCE, |command| async move {
             let key = format!("rejected-{command}");
             abandon(stage, &key).await;
