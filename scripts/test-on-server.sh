@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs the Valkey backend's tests on the server that VALKEY_SERVER names; arguments go to cargo. A
-# server that was built without TLS does not get the TLS tests (targets `tls` and `*_tls`).
+# server that was built without TLS does not get the TLS tests (targets `tls` and `*_tls`), and LEAVE_OUT names
+# other targets that are not to be run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,6 +17,7 @@ targets=()
 for file in derp-kv-valkey/tests/*.rs; do
     name=$(basename "$file" .rs)
     case $name in tls | *_tls) [ -n "$has_tls" ] || continue ;; esac
+    case " ${LEAVE_OUT:-} " in *" $name "*) continue ;; esac
     targets+=(--test "$name")
 done
 cargo test --locked -p derp-kv-valkey "${targets[@]}" "$@"
