@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use bytes::Bytes;
 use derp_kv_core::{
-    ByHeader, ByPeer, ClientId, Error, Idempotency, IdempotencyLayer, KvStoreExt, RateLimit,
-    RateLimitLayer, RateLimiter, Reply,
+    ByHeader, ByPeer, ClientId, Error, Idempotency, IdempotencyLayer, KvStore, KvStoreExt,
+    RateLimit, RateLimitLayer, RateLimiter, Reply,
 };
 use derp_kv_memory::MemoryStore;
 use http::request::Parts;
@@ -35,34 +35,6 @@ fn main() -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     println!("| layer | request | bare service | store's helper | layer without both |");
     println!("|---|---|---|---|---|");
-    if let Ok(what) = std::env::var("ONLY") {
-        return runtime.block_on(async {
-            let kv = MemoryStore::new();
-            let mut layered =
-                IdempotencyLayer::new(kv.clone(), ByPeer::new(peer)).layer(service_fn(bare));
-            let mut bare_service = service_fn(bare);
-            let mut request = keyed("POST", false);
-            for n in 0..std::env::var("N").map_or(2000, |n| n.parse().unwrap()) {
-                let r = request();
-                match &*what {
-                    "layered" => drop(black_box(call(&mut layered, r).await)),
-                    "bare" => drop(black_box(call(&mut bare_service, r).await)),
-                    _ => {
-                        drop(black_box(call(&mut bare_service, r).await));
-                        let options = Idempotency::default().fingerprint([7; 32]);
-                        let id = format!("without/POST/%2Forders/8e03978e-40d5-43e8-bc93-{n:012}/");
-                        let work = async || Ok::<_, Error>(Reply::new(200, "done"));
-                        let f = kv.idempotent_execute(id, &options, work);
-                        if n == 0 {
-                            eprintln!("{}", std::mem::size_of_val(&f));
-                        }
-                        drop(black_box(f.await));
-                    }
-                }
-            }
-            Ok(())
-        });
-    }
     runtime.block_on(async {
         rate_limit("by peer, behind a proxy", LIMIT, ByPeer::new(peer).trusted_proxies(1)).await?;
         let key = HeaderName::from_static("x-api-key");
@@ -104,45 +76,63 @@ async fn rate_limit(name: &str, limit: RateLimit, client: impl ClientId) -> Resu
     row("RateLimitLayer", name, figures)
 }
 
-/// Requests with one key, or with a new one each.
-fn keyed(method: &'static str, same: bool) -> impl FnMut() -> Request<Full<Bytes>> {
+/// What requests have for a key: the same, or each another.
+fn keys(same: bool) -> impl FnMut() -> String {
     let mut number = 0_u32;
     move || {
         number += u32::from(!same);
-        let mut request = request();
-        *request.method_mut() = method.parse().expect("it is a method");
-        let key = format!("8e03978e-40d5-43e8-bc93-{number:012}");
-        request.headers_mut().insert("idempotency-key", key.parse().expect("it is ASCII"));
-        request
+        format!("8e03978e-40d5-43e8-bc93-{number:012}")
     }
 }
 
+fn keyed(method: &'static str, key: &str) -> Request<Full<Bytes>> {
+    let mut request = request();
+    *request.method_mut() = method.parse().expect("it is a method");
+    request.headers_mut().insert("idempotency-key", key.parse().expect("it is ASCII"));
+    request
+}
+
 async fn idempotency(name: &str, method: &'static str, same: bool) -> Result<()> {
+    let kv = MemoryStore::new();
+    let id = |key: &str| format!("ip:192.0.2.7/POST/%2Forders/{key}/");
+    let forget = async |key: &str| {
+        let record = format!("derp:idempotency:{}", id(key));
+        kv.delete(record.as_bytes()).await.expect("the store is in memory");
+    };
+    let mut layered = IdempotencyLayer::new(kv.clone(), ByPeer::new(peer)).layer(service_fn(bare));
     let mut bare_service = service_fn(bare);
+    let options = Idempotency::default().fingerprint([7; 32]);
     let mut figures = [const { Vec::new() }; 3];
     for _ in 0..size().0 {
-        // New stores, because they keep an answer for each call.
-        let kv = MemoryStore::new();
-        let layer = IdempotencyLayer::new(MemoryStore::new(), ByPeer::new(peer));
-        let mut layered = layer.layer(service_fn(bare));
-        let mut request = keyed(method, same);
-        figures[0]
-            .push(time(async || drop(black_box(call(&mut bare_service, request()).await))).await);
-        let mut request = keyed(method, same);
-        let mut helper = 0;
-        if method == "POST" {
-            let options = Idempotency::default().fingerprint([7; 32]);
-            let mut number = 0_u32;
-            let execute = async || {
-                number += u32::from(!same);
-                let id = format!("without/POST/%2Forders/8e03978e-40d5-43e8-bc93-{number:012}/");
-                let work = async || Ok::<_, Error>(Reply::new(200, "done"));
-                drop(black_box(kv.idempotent_execute(id, &options, work).await));
-            };
-            helper = time(execute).await;
-        }
-        figures[1].push(helper);
-        figures[2].push(time(async || drop(black_box(call(&mut layered, request()).await))).await);
+        let mut next = keys(same);
+        let call_bare =
+            async || drop(black_box(call(&mut bare_service, keyed(method, &next())).await));
+        figures[0].push(time(call_bare).await);
+        let mut next = keys(same);
+        let execute = async || {
+            if method == "GET" {
+                return;
+            }
+            let key = next();
+            let work = async || Ok::<_, Error>(Reply::new(200, "done"));
+            drop(black_box(kv.idempotent_execute(id(&key), &options, work).await));
+            // A store that grows would make each call dearer than the one before.
+            if !same {
+                forget(&key).await;
+            }
+        };
+        figures[1].push(time(execute).await);
+        forget(&keys(same)()).await;
+        let mut next = keys(same);
+        let call_layered = async || {
+            let key = next();
+            drop(black_box(call(&mut layered, keyed(method, &key)).await));
+            if !same {
+                forget(&key).await;
+            }
+        };
+        figures[2].push(time(call_layered).await);
+        forget(&keys(same)()).await;
     }
     row("IdempotencyLayer", name, figures)
 }

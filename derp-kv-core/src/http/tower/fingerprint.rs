@@ -4,8 +4,10 @@ use std::sync::Arc;
 use ::http::header::CONTENT_TYPE;
 use ::http::request::Parts;
 use bytes::Bytes;
+use sha2::digest::Output;
 use sha2::{Digest, Sha256};
 
+use crate::coordinate::token::hex;
 use crate::http::problem::Problem;
 
 /// Tells what a request is: of requests with one idempotency key, those with the same fingerprint are tries of
@@ -24,11 +26,13 @@ impl Fingerprint {
         Self(Some(Arc::new(move |parts, body| fingerprint(parts, body).map(Into::into))))
     }
 
-    pub(crate) fn of(&self, parts: &Parts, body: &Bytes) -> Result<Vec<u8>, Problem> {
-        match &self.0 {
-            Some(custom) => custom(parts, body),
-            None => Ok(as_sent(parts, body)),
-        }
+    /// A SHA-256 hash of it, in hexadecimal digits.
+    pub(crate) fn of(&self, parts: &Parts, body: &Bytes) -> Result<String, Problem> {
+        let hash = match &self.0 {
+            Some(custom) => Sha256::digest(custom(parts, body)?),
+            None => as_sent(parts, body),
+        };
+        Ok(hex(&hash))
     }
 }
 
@@ -39,7 +43,7 @@ impl fmt::Debug for Fingerprint {
 }
 
 /// A hash of what was sent. Each part is framed by its length, so that none can pass for its neighbour.
-fn as_sent(parts: &Parts, body: &Bytes) -> Vec<u8> {
+fn as_sent(parts: &Parts, body: &Bytes) -> Output<Sha256> {
     let target = parts.uri.path_and_query().map_or("", |target| target.as_str());
     let content_type = parts.headers.get(CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes());
     let mut hasher = Sha256::new();
@@ -47,7 +51,7 @@ fn as_sent(parts: &Parts, body: &Bytes) -> Vec<u8> {
         hasher.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_le_bytes());
         hasher.update(part);
     }
-    hasher.finalize().to_vec()
+    hasher.finalize()
 }
 
 #[cfg(test)]
@@ -56,7 +60,7 @@ mod tests {
 
     use super::*;
 
-    fn of(method: &str, target: &str, content_type: Option<&str>, body: &'static str) -> Vec<u8> {
+    fn of(method: &str, target: &str, content_type: Option<&str>, body: &'static str) -> String {
         let mut request = Request::builder().method(method).uri(target);
         if let Some(content_type) = content_type {
             request = request.header(CONTENT_TYPE, content_type);

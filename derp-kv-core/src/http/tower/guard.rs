@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::http::problem::Problem;
 use crate::http::tower::body::ResponseBody;
 use crate::http::tower::client_id::ClientId;
-use crate::http::tower::detached::Detached;
+use crate::http::tower::detached::GoesOn;
 use crate::http::tower::fingerprint::Fingerprint;
 use crate::http::tower::idempotency_key::{key_of, missing};
 use crate::http::tower::kept_answer::{keep, replay};
@@ -107,22 +107,24 @@ impl<S: KvStore + Clone, C: ClientId> Guard<S, C> {
         service: V,
         request: Box<Request<B>>,
         key: Result<String, Problem>,
+        goes_on: GoesOn,
     ) -> Result<Response<ResponseBody<R>>, V::Error>
     where
-        V: Service<Request<RequestBody<B>>, Response = Response<R>, Error: Send + 'static>
-            + Send
-            + 'static,
-        V::Future: Send,
-        B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
-        R: Body<Data = Bytes, Error: Send> + Send + 'static,
+        V: Service<Request<RequestBody<B>>, Response = Response<R>>,
+        B: Body<Data = Bytes, Error: Into<Box<dyn StdError + Send + Sync>>> + Send,
+        R: Body<Data = Bytes>,
     {
         match self.claim(request, key).await {
-            Ok(claimed) => Detached::new(async move { self.execute(service, claimed).await }).await,
+            Ok(claimed) => {
+                goes_on.set();
+                self.execute(service, claimed).await
+            }
+            // A client that leaves meanwhile leaves nothing behind.
             Err(problem) => Ok(refusal(problem, None)),
         }
     }
 
-    /// Finds out which request it is. A client that leaves meanwhile leaves nothing behind.
+    /// Finds out which request it is.
     async fn claim<B>(
         &self,
         request: Box<Request<B>>,
@@ -149,7 +151,7 @@ impl<S: KvStore + Clone, C: ClientId> Guard<S, C> {
         parts.extensions.insert(Guarded);
         Ok(Claimed {
             id,
-            options: self.options.clone().fingerprint(fingerprint),
+            options: Idempotency { fingerprint: Some(fingerprint), ..self.options.clone() },
             request: Box::new(Request::from_parts(parts, RequestBody::read(body, trailers))),
         })
     }

@@ -17,6 +17,7 @@ use tower_service::Service;
 use crate::http::problem::Problem;
 use crate::http::tower::body::ResponseBody;
 use crate::http::tower::client_id::ClientId;
+use crate::http::tower::detached::Detached;
 use crate::http::tower::fingerprint::Fingerprint;
 use crate::http::tower::guard::Guard;
 use crate::http::tower::kept_headers::KeptHeaders;
@@ -367,8 +368,9 @@ where
         let state = match self.guard.key_of(&request) {
             None => State::Passes { response: ready.call(request.map(RequestBody::as_sent)) },
             Some(key) => {
-                let call = self.guard.clone().call(ready, Box::new(request), key);
-                State::Guarded { response: Box::pin(call) }
+                let (guard, request) = (self.guard.clone(), Box::new(request));
+                let call = |goes_on| guard.call(ready, request, key, goes_on);
+                State::Guarded { response: Detached::new(call) }
             }
         };
         IdempotencyFuture { state }
@@ -384,19 +386,23 @@ pin_project! {
     pub struct IdempotencyFuture<F, R, E>
     where
         R: Body,
+        R: 'static,
+        E: 'static,
     {
         #[pin]
         state: State<F, R, E>,
     }
 }
 
-type Guarded<R, E> = Pin<Box<dyn Future<Output = Result<Response<ResponseBody<R>>, E>> + Send>>;
+type Guarded<R, E> = Detached<Result<Response<ResponseBody<R>>, E>>;
 
 pin_project! {
     #[project = Projected]
     enum State<F, R, E>
     where
         R: Body,
+        R: 'static,
+        E: 'static,
     {
         Passes { #[pin] response: F },
         Guarded { response: Guarded<R, E> },
@@ -406,7 +412,8 @@ pin_project! {
 impl<F, R, E> Future for IdempotencyFuture<F, R, E>
 where
     F: Future<Output = Result<Response<R>, E>>,
-    R: Body<Data = Bytes>,
+    R: Body<Data = Bytes> + 'static,
+    E: 'static,
 {
     type Output = Result<Response<ResponseBody<R>>, E>;
 
@@ -415,12 +422,12 @@ where
             Projected::Passes { response } => response
                 .poll(cx)
                 .map(|response| response.map(|response| response.map(ResponseBody::inner))),
-            Projected::Guarded { response } => response.as_mut().poll(cx),
+            Projected::Guarded { response } => Pin::new(response).poll(cx),
         }
     }
 }
 
-impl<F, R: Body, E> fmt::Debug for IdempotencyFuture<F, R, E> {
+impl<F, R: Body + 'static, E: 'static> fmt::Debug for IdempotencyFuture<F, R, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IdempotencyFuture").finish_non_exhaustive()
     }

@@ -6,7 +6,7 @@ use ::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use ::http::response::Parts;
 use ::http::{HeaderMap, Response, StatusCode};
 use bytes::{Bytes, BytesMut};
-use http_body::Body;
+use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
@@ -78,42 +78,65 @@ where
     B: Body<Data = Bytes>,
 {
     let mut frames = VecDeque::new();
-    let mut left = max;
-    loop {
-        let next = body.frame();
-        let frame = match until {
-            Some(until) => timeout_at(until, next).await,
-            // A time that no clock reaches.
-            None => Ok(next.await),
-        };
-        let frame = match frame {
-            Ok(None) => break,
-            Ok(Some(Err(error))) => return Err(ResponseBody::failed(frames, error)),
-            Ok(Some(Ok(frame))) => frame,
-            // Whoever waits for it must not wait for a stream to end.
-            Err(_) => return Err(ResponseBody::resumed(frames, body)),
-        };
-        // A frame without data is no part of the body, and there may be any number of them.
-        match frame.data_ref().map(Bytes::len) {
-            Some(0) => {}
-            Some(length) if length <= left => {
-                left -= length;
-                frames.push_back(frame);
-            }
-            _ => {
-                frames.push_back(frame);
-                return Err(ResponseBody::resumed(frames, body));
-            }
-        }
-    }
+    let reading = fill(&mut frames, &mut body, max);
+    let read = match until {
+        // Whoever waits for the answer must not wait for a stream to end.
+        Some(until) => timeout_at(until, reading).await.unwrap_or(Read::InPart),
+        // A time that no clock reaches.
+        None => reading.await,
+    };
+    let length = match read {
+        Read::Whole(length) => length,
+        Read::InPart => return Err(ResponseBody::resumed(frames, body)),
+        Read::Failed(error) => return Err(ResponseBody::failed(frames, error)),
+    };
     let mut data = frames.into_iter().filter_map(|frame| frame.into_data().ok());
     let (Some(first), second) = (data.next(), data.next()) else { return Ok(Bytes::new()) };
     let Some(second) = second else { return Ok(first) };
-    let mut whole = BytesMut::with_capacity(max - left);
+    let mut whole = BytesMut::with_capacity(length);
     for piece in [first, second].into_iter().chain(data) {
         whole.extend_from_slice(&piece);
     }
     Ok(whole.freeze())
+}
+
+/// How far a body was read.
+enum Read<E> {
+    /// So many bytes are all.
+    Whole(usize),
+    InPart,
+    Failed(E),
+}
+
+/// Reads frames with data, of no more than `max` bytes and one frame that is too much.
+async fn fill<B>(
+    frames: &mut VecDeque<Frame<Bytes>>,
+    body: &mut Pin<Box<B>>,
+    max: usize,
+) -> Read<B::Error>
+where
+    B: Body<Data = Bytes>,
+{
+    let mut read = 0;
+    loop {
+        let frame = match body.frame().await {
+            None => return Read::Whole(read),
+            Some(Err(error)) => return Read::Failed(error),
+            Some(Ok(frame)) => frame,
+        };
+        // A frame without data is no part of the body, and there may be any number of them.
+        match frame.data_ref().map(Bytes::len) {
+            Some(0) => {}
+            Some(length) if length <= max - read => {
+                read += length;
+                frames.push_back(frame);
+            }
+            _ => {
+                frames.push_back(frame);
+                return Read::InPart;
+            }
+        }
+    }
 }
 
 /// Makes a response of a reply that was kept.
