@@ -156,7 +156,9 @@ async fn the_log_tells_why_an_order_was_refused() {
     let mut log = String::new();
     service.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
     let [_trusted, refused] = &log.lines().collect::<Vec<_>>()[..] else { panic!("{log}") };
-    assert!(refused.starts_with("store: ") && refused.contains("refused"), "{log}");
+    // The deadline of a call and the patience of a duplicate are both two seconds: either may end first.
+    let why = ["refused", "the store answers later than the lock lasts"];
+    assert!(refused.starts_with("store: ") && why.iter().any(|why| refused.contains(why)), "{log}");
 }
 
 fn stampede(name: &str, arguments: &[&std::ffi::OsStr]) -> Vec<Vec<String>> {
