@@ -254,8 +254,7 @@ where
     };
     let mut lead = match contention.turn().await {
         Turn::Lead(lead) => lead,
-        Turn::Found(record) => return Ok(replay(options, &record.value)?),
-        Turn::Landed(record) => return Ok(replay(options, &record.value)?),
+        Turn::Found(record) | Turn::Landed(record) => return Ok(replay(options, &record.value)?),
         // Nobody runs the work beside a holder of its key.
         Turn::Beside(_) => return Err(contention.in_progress().into()),
         Turn::Refused(error) => return Err(error.into()),
