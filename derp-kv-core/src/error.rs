@@ -57,6 +57,29 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// Its name as a label in metrics and traces, such as `in_progress`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InvalidArgument => "invalid_argument",
+            Self::NotAnInteger => "not_an_integer",
+            Self::Unavailable => "unavailable",
+            Self::Timeout => "timeout",
+            Self::AccessDenied => "access_denied",
+            Self::ReadOnly => "read_only",
+            Self::Full => "full",
+            Self::InProgress => "in_progress",
+            Self::Held => "held",
+            Self::Failing => "failing",
+            Self::KeyReused => "key_reused",
+            Self::NotKept => "not_kept",
+            Self::Abandoned => "abandoned",
+            Self::Corrupt => "corrupt",
+            Self::Unsupported => "unsupported",
+            Self::Backend => "backend",
+        }
+    }
+
     fn describe(self) -> &'static str {
         match self {
             Self::InvalidArgument => "invalid argument",

@@ -18,6 +18,7 @@
 //! | one holder at a time | [`try_lock`], [`lock`] |
 //! | a store of its own for each tenant | [`Prefixed`] |
 //! | something around every call: a deadline, counts, traces | [`Layered`] with a [`Layer`] |
+//! | to count what the helpers do | an [`Observer`], and the feature `tracing` for spans |
 //! | a backend of my own | implement [`KvStore`]; [`async_trait`], [`bytes`] and [`futures_core`] are here in its versions |
 //!
 //! ```
@@ -41,6 +42,7 @@ mod coordinate;
 mod error;
 mod ext;
 mod http;
+mod observe;
 mod once;
 mod operation;
 mod rate_limit;
@@ -73,6 +75,11 @@ pub use self::http::tower::{
     rate_limit::{RateLimitFuture, RateLimitLayer, RateLimited},
     request_body::RequestBody,
 };
+pub use observe::call_outcome::CallOutcome;
+pub use observe::decided_by::DecidedBy;
+pub use observe::event::{ComputeReason, Event};
+pub use observe::link_state::LinkState;
+pub use observe::observer::Observer;
 pub use once::answer::Answer;
 pub use once::attempts::Attempt;
 pub use once::dedup::{
@@ -87,7 +94,7 @@ pub use operation::Operation;
 pub use rate_limit::decide::{rate_limit, rate_limit_peek, rate_limit_refund, rate_limit_reset};
 pub use rate_limit::limit::RateLimit;
 pub use rate_limit::limiter::RateLimiter;
-pub use rate_limit::status::{DecidedBy, RateLimitStatus};
+pub use rate_limit::status::RateLimitStatus;
 pub use rate_limit::without_store::WithoutStore;
 pub use singleflight::flights::Flights;
 #[cfg(feature = "mutants")]
@@ -97,7 +104,7 @@ pub use store::counter::Counter;
 pub use store::expiry::Expiry;
 pub use store::kv_store::KvStore;
 pub use store::layered::{Layer, Layered};
-pub use store::observer::{Event, Observer};
+pub use store::observe::Observe;
 pub use store::prefixed::Prefixed;
 pub use store::step::Step;
 pub use store::step::ask::Ask;

@@ -11,6 +11,7 @@ type Layers = &'static [&'static [&'static str]];
 
 const CORE: Layers = &[
     &["error", "operation"],
+    &["observe"],
     &["singleflight"],
     &["store"],
     &["coordinate"],

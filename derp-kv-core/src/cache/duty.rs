@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::time::timeout;
@@ -10,19 +10,19 @@ use tokio::time::timeout;
 use crate::cache::fill::Fill;
 use crate::cache::options::{GuardedGet, Storing};
 use crate::cache::rest::{Refreshing, keep_for, rest};
-use crate::cache::tell::{OPERATION, tell};
+use crate::cache::tell::OPERATION;
 use crate::coordinate::lease::Lease;
 use crate::coordinate::nesting::computing;
 use crate::coordinate::run_to_end::RunToEnd;
 use crate::coordinate::work::{Beside, Lead};
 use crate::error::{ErrorKind, Result};
+use crate::observe::event::{ComputeReason, Event};
 use crate::singleflight::flight::Flight;
 #[cfg(feature = "mutants")]
 use crate::singleflight::mutant::Mutant;
 use crate::store::kv_store::KvStore;
 #[cfg(feature = "mutants")]
 use crate::store::mutant;
-use crate::store::observer::Event;
 
 /// A computation that fell to this caller. Dropped before it has ended, it leaves its lease to the
 /// newest waiter, or frees it.
@@ -48,6 +48,23 @@ pub(crate) enum Right {
     Beside(Beside),
 }
 
+/// A computation that is under way, for who watches. Dropped, it has come to nothing.
+struct Computation<S: KvStore> {
+    store: S,
+    reason: ComputeReason,
+    began: Instant,
+    succeeded: bool,
+}
+
+impl<S: KvStore> Drop for Computation<S> {
+    fn drop(&mut self) {
+        let Self { reason, succeeded, began, .. } = *self;
+        let took = began.elapsed();
+        let event = Event::Computed { operation: OPERATION, reason, succeeded, took };
+        event.tell(self.store.observer());
+    }
+}
+
 /// What a computation came to: the caller's value, and its bytes with what becomes of them, or why it
 /// has none.
 pub(crate) struct Computed<T> {
@@ -65,6 +82,22 @@ impl<S: KvStore + Clone> Duty<S> {
         }
     }
 
+    /// Why the value is computed.
+    pub(crate) fn reason(&self) -> ComputeReason {
+        match self.right {
+            Right::Lead(_) => ComputeReason::Miss,
+            Right::Refresh(_) => ComputeReason::Refresh,
+            Right::Beside(_) => ComputeReason::Beside,
+        }
+    }
+
+    /// A computation as who watches sees it; none where nobody does.
+    fn watched(&self) -> Option<Computation<S>> {
+        self.cell.store.observer()?;
+        let (store, reason) = (self.cell.store.clone(), self.reason());
+        Some(Computation { store, reason, began: Instant::now(), succeeded: false })
+    }
+
     /// Whether there is a value to serve meanwhile.
     pub(crate) fn refreshes(&self) -> bool {
         matches!(self.right, Right::Refresh(_))
@@ -79,11 +112,13 @@ impl<S: KvStore + Clone> Duty<S> {
         #[cfg(feature = "mutants")]
         let began = tokio::time::Instant::now();
         let mut work = pin!(computing(&flight, work));
+        let computation = self.watched();
         let result = loop {
             if let Some(result) = self.work_for_a_while(work.as_mut()).await {
                 break result;
             }
         };
+        ended(computation, result.is_ok());
         #[cfg(feature = "mutants")]
         let this = self.with_wrong_backoff(began.elapsed());
         #[cfg(not(feature = "mutants"))]
@@ -101,6 +136,7 @@ impl<S: KvStore + Clone> Duty<S> {
     ) -> Option<Result<T, E>> {
         let flight = self.flight().clone();
         let mut work = pin!(computing(&flight, work));
+        let computation = self.watched();
         let result = loop {
             match self.work_for_a_while(work.as_mut()).await {
                 Some(result) => break result,
@@ -108,6 +144,7 @@ impl<S: KvStore + Clone> Duty<S> {
                 None => {}
             }
         };
+        ended(computation, result.is_ok());
         Some(self.end(result).await)
     }
 
@@ -143,6 +180,12 @@ impl<S: KvStore + Clone> Duty<S> {
             Right::Refresh(refreshing) => cell.end_refresh(refreshing, result).await,
             Right::Beside(beside) => cell.end_beside(beside, result),
         }
+    }
+}
+
+fn ended<S: KvStore>(computation: Option<Computation<S>>, succeeded: bool) {
+    if let Some(mut computation) = computation {
+        computation.succeeded = succeeded;
     }
 }
 
@@ -229,7 +272,7 @@ impl<S: KvStore + Clone> Cell<S> {
                 {
                     let _ = self.store.set(&self.key, &stale, self.options.stored_for()).await;
                 }
-                tell(&self.store, Event::RefreshFailed { operation: OPERATION });
+                Event::RefreshFailed { operation: OPERATION }.tell(self.store.observer());
                 lead.flight().fail();
                 let cools_down = match backoff {
                     Some(backoff) => lead.cool_down(backoff).await.unwrap_or(false),
@@ -311,7 +354,7 @@ impl<S: KvStore + Clone> Cell<S> {
     }
 
     fn not_kept(&self, kind: ErrorKind) {
-        tell(&self.store, Event::NotKept { operation: OPERATION, kind });
+        Event::NotKept { operation: OPERATION, kind }.tell(self.store.observer());
     }
 }
 

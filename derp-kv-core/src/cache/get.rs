@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -15,10 +16,13 @@ use crate::cache::freshness::{Age, Got, Source, StaleCause};
 use crate::cache::handle::{ASKS, Cache, abandoned, disagreement};
 use crate::cache::lookup::{Asked, Lookup};
 use crate::cache::refresh::{Claimed, Refresh, joined, serve};
+use crate::cache::tell::{OPERATION, told};
 use crate::cache::typed::Typed;
 use crate::coordinate::entry::Entry;
 use crate::coordinate::nesting::inherited;
 use crate::error::{Error, Result};
+use crate::observe::call::{Call, in_span};
+use crate::observe::span::{Current, refreshing};
 #[cfg(feature = "mutants")]
 use crate::singleflight::mutant::Mutant;
 use crate::store::kv_store::KvStore;
@@ -75,7 +79,9 @@ where
         V: IntoFill<T> + Send,
         E: From<Error> + Send + 'static,
     {
-        self.get_detailed(key, compute).await.map(|got| got.value)
+        let call = Call::new(self.store.observer(), OPERATION);
+        let got = in_span!(call, self.found_or_computed(call, self.full_key(key), compute));
+        got.map(|got| got.value)
     }
 
     /// [`get`](Self::get), and what it knows of the value: whether it is stale, and where it comes from.
@@ -95,8 +101,26 @@ where
         V: IntoFill<T> + Send,
         E: From<Error> + Send + 'static,
     {
-        let key = self.full_key(key);
-        let mut lookup = Lookup::new(&self.store, &key, &self.options)?;
+        let call = Call::new(self.store.observer(), OPERATION);
+        in_span!(call, self.found_or_computed(call, self.full_key(key), compute))
+    }
+
+    async fn found_or_computed<F, Fut, V, E>(
+        &self,
+        call: Call<'_>,
+        key: Bytes,
+        compute: F,
+    ) -> Result<Got<T>, E>
+    where
+        F: FnOnce(Option<T>) -> Fut + Send + 'static,
+        Fut: Future<Output = Result<V, E>> + Send + 'static,
+        V: IntoFill<T> + Send,
+        E: From<Error> + Send + 'static,
+    {
+        let mut lookup = match Lookup::new(&self.store, &key, &self.options) {
+            Ok(lookup) => lookup,
+            Err(error) => return Err(call.refused(error)),
+        };
         let mut compute = compute;
         let mut undecodable = 0;
         loop {
@@ -104,10 +128,12 @@ where
                 Asked::Found(entry) => (entry, false),
                 Asked::Landed(entry) => (entry, true),
                 Asked::Duty(duty) => {
-                    let value = self.compute(duty, compute).await?;
-                    return Ok(Got::fresh(value, Source::Computed));
+                    return match self.compute(duty, compute).await {
+                        Ok(value) => Ok(told(call, Got::fresh(value, Source::Computed))),
+                        Err(error) => Err(call.failed(error)),
+                    };
                 }
-                Asked::Refused(error) => return Err(error.into()),
+                Asked::Refused(error) => return Err(call.refused(error)),
             };
             let Some(value) = self.typed.decode(&entry.value) else {
                 undecodable += 1;
@@ -116,7 +142,7 @@ where
                     undecodable = ASKS;
                 }
                 if undecodable == ASKS {
-                    return Err(disagreement().into());
+                    return Err(call.refused(disagreement()));
                 }
                 lookup.ignore(entry.value);
                 continue;
@@ -124,17 +150,17 @@ where
             let window = self.typed.window(&self.options, &value);
             if is_joined {
                 match joined(&entry, window) {
-                    Some(got) => return Ok(got.with_value(value)),
+                    Some(got) => return Ok(told(call, got.with_value(value))),
                     None => continue,
                 }
             }
             if window.age(entry.left()) == Age::Fresh {
-                return Ok(Got::fresh(value, Source::Store));
+                return Ok(told(call, Got::fresh(value, Source::Store)));
             }
             let refresh = match lookup.board_refresh(window, &entry) {
                 Ok(refresh) => refresh,
                 Err(cause) => match serve(&entry, window, cause) {
-                    Some(got) => return Ok(got.with_value(value)),
+                    Some(got) => return Ok(told(call, got.with_value(value))),
                     None => continue,
                 },
             };
@@ -166,7 +192,7 @@ where
                         Some(_) => StaleCause::TimedOut,
                     };
                     if let Some(got) = serve(&entry, window, cause) {
-                        return Ok(got.with_value(value));
+                        return Ok(told(call, got.with_value(value)));
                     }
                     // It went away meanwhile: the caller has nothing but what it has begun.
                     refreshed.await
@@ -175,19 +201,23 @@ where
             let Ok(refreshed) = refreshed else {
                 // The computation panicked.
                 match serve(&entry, window, StaleCause::Failed) {
-                    Some(got) => return Ok(got.with_value(value)),
-                    None => return Err(abandoned().into()),
+                    Some(got) => return Ok(told(call, got.with_value(value))),
+                    None => return Err(call.refused(abandoned())),
                 }
             };
             match refreshed {
-                Refreshed::Computed(value) => return Ok(Got::fresh(value, Source::Computed)),
+                Refreshed::Computed(value) => {
+                    return Ok(told(call, Got::fresh(value, Source::Computed)));
+                }
                 Refreshed::Failed(error) => {
-                    let got = serve(&entry, window, StaleCause::Failed);
-                    return got.map(|got| got.with_value(value)).ok_or(error);
+                    return match serve(&entry, window, StaleCause::Failed) {
+                        Some(got) => Ok(told(call, got.with_value(value))),
+                        None => Err(call.failed(error)),
+                    };
                 }
                 Refreshed::Declined { cause, compute: given_back } => {
                     if let Some(got) = serve(&entry, window, cause) {
-                        return Ok(got.with_value(value));
+                        return Ok(told(call, got.with_value(value)));
                     }
                     compute = given_back;
                 }
@@ -196,7 +226,7 @@ where
                     if let Some(newer) = newer
                         && let Some(got) = serve(&entry, window, StaleCause::Refreshing)
                     {
-                        return Ok(got.with_value(newer));
+                        return Ok(told(call, got.with_value(newer)));
                     }
                     compute = given_back;
                 }
@@ -245,11 +275,11 @@ where
             });
             return receiver;
         }
-        self.background.spawn(async move {
+        self.background.spawn(Current::new().around(async move {
             // Nothing of it is used again.
             let result = AssertUnwindSafe(work).catch_unwind().await;
             let _ = sender.send(result);
-        });
+        }));
         receiver
     }
 
@@ -268,7 +298,7 @@ where
     {
         let (sender, receiver) = oneshot::channel();
         let typed = self.typed.clone();
-        self.background.spawn(async move {
+        self.background.spawn(refreshing(OPERATION, async move {
             let refreshed = match refresh.claim(&seen).await {
                 Claimed::Not(cause) => Refreshed::Declined { cause, compute },
                 Claimed::Already(entry) => Refreshed::Newer { entry, compute },
@@ -284,7 +314,7 @@ where
                 }
             };
             let _ = sender.send(refreshed);
-        });
+        }));
         receiver
     }
 }

@@ -6,8 +6,9 @@ use crate::cache::freshness::{Age, Got, Source, StaleCause};
 use crate::cache::lookup::{Asked, Lookup};
 use crate::cache::options::GuardedGet;
 use crate::cache::refresh::{Claimed, joined, serve};
-use crate::cache::tell::OPERATION;
+use crate::cache::tell::{OPERATION, told};
 use crate::error::{Error, ErrorKind, Result};
+use crate::observe::call::{Call, in_span};
 #[cfg(feature = "mutants")]
 use crate::singleflight::mutant::Mutant;
 use crate::store::kv_store::KvStore;
@@ -130,7 +131,9 @@ where
     V: Into<Fill>,
     E: From<Error>,
 {
-    guarded_get_detailed(store, key, options, compute).await.map(|got| got.value)
+    let call = Call::new(store.observer(), OPERATION);
+    let got = in_span!(call, found_or_computed(call, store, key.as_ref(), options, compute));
+    got.map(|got| got.value)
 }
 
 /// [`guarded_get`], and what it knows of the value: whether it is stale, and where it comes from.
@@ -172,39 +175,63 @@ where
     V: Into<Fill>,
     E: From<Error>,
 {
+    let call = Call::new(store.observer(), OPERATION);
+    in_span!(call, found_or_computed(call, store, key.as_ref(), options, compute))
+}
+
+async fn found_or_computed<S, F, Fut, V, E>(
+    call: Call<'_>,
+    store: &S,
+    key: &[u8],
+    options: &GuardedGet,
+    compute: F,
+) -> Result<Got, E>
+where
+    S: KvStore + Clone,
+    F: FnOnce() -> Fut,
+    Fut: Future<Output = Result<V, E>>,
+    V: Into<Fill>,
+    E: From<Error>,
+{
     if options.soft_timeout.is_some() {
         let message =
             "`soft_timeout` needs a computation that can go on without its caller: use `Cache`";
         let error = Error::new(ErrorKind::InvalidArgument, message);
-        return Err(error.with_operation(OPERATION).into());
+        return Err(call.refused(error.with_operation(OPERATION)));
     }
-    let lookup = Lookup::new(store, key.as_ref(), options)?;
+    let lookup = match Lookup::new(store, key, options) {
+        Ok(lookup) => lookup,
+        Err(error) => return Err(call.refused(error)),
+    };
     loop {
         let (entry, window) = match lookup.ask().await {
             Asked::Found(entry) => (entry, lookup.options.window(lookup.options.ttl)),
             Asked::Landed(entry) => {
                 match joined(&entry, lookup.options.window(lookup.options.ttl)) {
-                    Some(got) => return Ok(got),
+                    Some(got) => return Ok(told(call, got)),
                     None => continue,
                 }
             }
             Asked::Duty(duty) => {
-                let value = duty.run(fill(compute)).await?;
-                return Ok(Got::fresh(value, Source::Computed));
+                // Boxed, as all that a hit does without: its future stays small.
+                return match Box::pin(duty.run(fill(compute))).await {
+                    Ok(value) => Ok(told(call, Got::fresh(value, Source::Computed))),
+                    Err(error) => Err(call.failed(error)),
+                };
             }
-            Asked::Refused(error) => return Err(error.into()),
+            Asked::Refused(error) => return Err(call.refused(error)),
         };
         if window.age(entry.left()) == Age::Fresh {
-            return Ok(Got::fresh(entry.value, Source::Store));
+            return Ok(told(call, Got::fresh(entry.value, Source::Store)));
         }
         let (entry, cause) = match lookup.board_refresh(window, &entry) {
             Err(cause) => (entry, cause),
-            Ok(refresh) => match refresh.claim(&entry).await {
+            Ok(refresh) => match Box::pin(refresh.claim(&entry)).await {
                 Claimed::Not(cause) => (entry, cause),
                 Claimed::Already(newer) => (newer, StaleCause::Refreshing),
                 Claimed::Duty { duty, seen } => {
-                    return match duty.run(fill(compute)).await {
-                        Ok(value) => Ok(Got::fresh(value, Source::Computed)),
+                    return match Box::pin(duty.run(fill(compute))).await {
+                        Ok(value) => Ok(told(call, Got::fresh(value, Source::Computed))),
                         #[cfg(feature = "mutants")]
                         Err(error) if mutant::is(store, Mutant::FailsWithTheRefresh) => Err(error),
                         #[cfg(feature = "mutants")]
@@ -212,15 +239,18 @@ where
                             let seen = seen.map(|seen| Got::fresh(seen.value, Source::Store));
                             seen.ok_or(error)
                         }
-                        Err(error) => seen
-                            .and_then(|seen| serve(&seen, window, StaleCause::Failed))
-                            .ok_or(error),
+                        Err(error) => {
+                            match seen.and_then(|seen| serve(&seen, window, StaleCause::Failed)) {
+                                Some(got) => Ok(told(call, got)),
+                                None => Err(call.failed(error)),
+                            }
+                        }
                     };
                 }
             },
         };
         if let Some(got) = serve(&entry, window, cause) {
-            return Ok(got);
+            return Ok(told(call, got));
         }
         // It went away meanwhile.
     }

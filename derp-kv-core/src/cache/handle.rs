@@ -1,4 +1,5 @@
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -6,12 +7,14 @@ use bytes::Bytes;
 
 use crate::cache::background::Background;
 use crate::cache::codec::{Codec, Json};
-use crate::cache::invalidate::{invalidate, refresh};
+use crate::cache::invalidate::{invalidate, invalidated, refreshed};
 use crate::cache::lookup::Lookup;
 use crate::cache::options::{GuardedGet, Storing};
 use crate::cache::tell::OPERATION;
 use crate::cache::typed::Typed;
 use crate::error::{Error, ErrorKind, Result};
+use crate::observe::call::call;
+use crate::observe::call_outcome::CallOutcome;
 use crate::operation::Operation;
 use crate::store::kv_store::KvStore;
 
@@ -199,16 +202,23 @@ where
     /// Nothing is written; drop it at any time.
     pub async fn peek(&self, key: impl AsRef<[u8]> + Send) -> Result<Option<T>> {
         let key = self.full_key(key);
-        let mut lookup = Lookup::new(&self.store, &key, &self.options)?;
-        let found = self.store.get(&key).await;
-        let Some(bytes) = found.map_err(|error| error.with_operation(OPERATION))? else {
-            return Ok(None);
+        let look = pin!(async {
+            let mut lookup = Lookup::new(&self.store, &key, &self.options)?;
+            let found = self.store.get(&key).await;
+            let Some(bytes) = found.map_err(|error| error.with_operation(OPERATION))? else {
+                return Ok(None);
+            };
+            let value = self.typed.decode(&bytes);
+            if value.is_none() {
+                lookup.ignore(bytes);
+            }
+            Ok(value)
+        });
+        let outcome = |value: &Option<T>| match value {
+            Some(_) => CallOutcome::Hit,
+            None => CallOutcome::Miss,
         };
-        let value = self.typed.decode(&bytes);
-        if value.is_none() {
-            lookup.ignore(bytes);
-        }
-        Ok(value)
+        call(self.store.observer(), OPERATION, look, outcome).await
     }
 
     /// Replaces the value of `key`, so that no computation that began before can bring an older one back:
@@ -232,13 +242,16 @@ where
         let options = self.options.checked();
         let fill = options.and_then(|options| Ok((options, self.typed.encoded(value)?)));
         async move {
-            let (options, fill) = fill.map_err(named)?;
-            match options.storing(fill.keep) {
-                Storing::For(ttl) => refresh(&self.store, &key, &fill.value, ttl).await,
-                Storing::Not | Storing::Remove => {
-                    invalidate(&self.store, &key).await.map(drop).map_err(named)
+            let put = pin!(async {
+                let (options, fill) = fill.map_err(named)?;
+                match options.storing(fill.keep) {
+                    Storing::For(ttl) => refreshed(&self.store, &key, &fill.value, ttl).await,
+                    Storing::Not | Storing::Remove => {
+                        invalidated(&self.store, &key).await.map(drop).map_err(named)
+                    }
                 }
-            }
+            });
+            call(self.store.observer(), Operation::Refresh, put, |()| CallOutcome::Done).await
         }
     }
 

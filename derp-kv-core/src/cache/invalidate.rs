@@ -1,9 +1,12 @@
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::coordinate::keys::{check_cache_key, lock_key};
 use crate::error::{Error, Result};
+use crate::observe::call::call;
+use crate::observe::call_outcome::CallOutcome;
 use crate::operation::Operation;
 use crate::singleflight::flights::Purpose;
 #[cfg(feature = "mutants")]
@@ -47,8 +50,16 @@ where
     S: KvStore + ?Sized,
     K: AsRef<[u8]>,
 {
+    let work = pin!(invalidated(store, key.as_ref()));
+    call(store.observer(), Operation::Invalidate, work, |_| CallOutcome::Done).await
+}
+
+/// [`invalidate`], of which nobody hears.
+pub(crate) async fn invalidated<S>(store: &S, key: &[u8]) -> Result<bool>
+where
+    S: KvStore + ?Sized,
+{
     let named = |error: Error| error.with_operation(Operation::Invalidate);
-    let key = key.as_ref();
     check_cache_key(key).map_err(named)?;
     outdate(store, key, None);
     // The lock first: a holder that stores afterwards finds it gone, and takes its value back.
@@ -116,8 +127,21 @@ where
     S: KvStore + ?Sized,
     K: AsRef<[u8]>,
 {
+    let work = pin!(refreshed(store, key.as_ref(), value, ttl));
+    call(store.observer(), Operation::Refresh, work, |()| CallOutcome::Done).await
+}
+
+/// [`refresh`], of which nobody hears.
+pub(crate) async fn refreshed<S>(
+    store: &S,
+    key: &[u8],
+    value: &[u8],
+    ttl: Option<Duration>,
+) -> Result<()>
+where
+    S: KvStore + ?Sized,
+{
     let named = |error: Error| error.with_operation(Operation::Refresh);
-    let key = key.as_ref();
     check_cache_key(key).and_then(|()| Ttl::optional(ttl).map(drop)).map_err(named)?;
     outdate(store, key, Some(value));
     let unlocked = store.delete(&lock_key(key)).await;

@@ -6,18 +6,18 @@ use crate::cache::duty::{Cell, Duty, Right};
 use crate::cache::freshness::{StaleCause, Window};
 use crate::cache::options::{GuardedGet, OnStoreError};
 use crate::cache::refresh::Refresh;
-use crate::cache::tell::{OPERATION, tell};
+use crate::cache::tell::OPERATION;
 use crate::coordinate::contention::{Contention, Patience, Turn};
 use crate::coordinate::entry::{Entry, Reading};
 use crate::coordinate::keys::check_cache_key;
 use crate::error::{Error, ErrorKind, Result};
+use crate::observe::event::Event;
 use crate::singleflight::flights::Purpose;
 #[cfg(feature = "mutants")]
 use crate::singleflight::mutant::Mutant;
 use crate::store::kv_store::KvStore;
 #[cfg(feature = "mutants")]
 use crate::store::mutant;
-use crate::store::observer::Event;
 
 /// One caller that wants the value of a key.
 pub(crate) struct Lookup<'a, S> {
@@ -55,7 +55,7 @@ impl<'a, S: KvStore + Clone> Lookup<'a, S> {
 
     /// From now on treats a stored value equal to `value` as missing.
     pub(crate) fn ignore(&mut self, value: Bytes) {
-        tell(self.store, Event::Undecodable { operation: OPERATION });
+        Event::Undecodable { operation: OPERATION }.tell(self.store.observer());
         self.ignored = Some(value);
     }
 

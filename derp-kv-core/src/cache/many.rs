@@ -21,11 +21,15 @@ use crate::cache::handle::{ASKS, Cache, abandoned, disagreement};
 use crate::cache::lookup::{Asked, Lookup};
 use crate::cache::options::OnStoreError;
 use crate::cache::refresh::{Claimed, Refresh, serve};
-use crate::cache::tell::OPERATION;
+use crate::cache::tell::{OPERATION, outcome};
 use crate::cache::typed::Typed;
 use crate::coordinate::entry::Entry;
 use crate::coordinate::nesting::{computing_all, inherited};
 use crate::error::{Error, ErrorKind, Result};
+use crate::observe::call::Call;
+use crate::observe::call_outcome::CallOutcome;
+use crate::observe::raised::{Failure as _, Raised};
+use crate::observe::span::refreshing;
 #[cfg(feature = "mutants")]
 use crate::singleflight::mutant::Mutant;
 use crate::store::kv_store::KvStore;
@@ -39,12 +43,14 @@ struct Wanted<K, T> {
     value: Option<T>,
     /// When a value that was found goes away.
     gone_at: Option<Instant>,
+    /// Where the value comes from.
+    outcome: CallOutcome,
 }
 
 /// What came of one key.
 enum Answer<T, S> {
     /// With the moment at which it goes away, where that is known.
-    Value(T, Option<Instant>),
+    Value(T, Option<Instant>, CallOutcome),
     /// To compute it.
     Duty(Box<Duty<S>>),
 }
@@ -122,27 +128,58 @@ where
             let full = self.full_key(key);
             let place = *known.entry(full.clone()).or_insert(wanted.len());
             if place == wanted.len() {
-                wanted.push(Wanted { key: key.clone(), full, value: None, gone_at: None });
+                wanted.push(Wanted {
+                    key: key.clone(),
+                    full,
+                    value: None,
+                    gone_at: None,
+                    outcome: CallOutcome::Miss,
+                });
             }
             places.push(place);
         }
-        let compute = Arc::new(compute);
+        let compute = move |keys| {
+            let work = compute(keys);
+            async { work.await.map_err(Raised::Theirs) }
+        };
+        let call = Call::new(self.store.observer(), OPERATION);
+        call.span.batch(wanted.len());
+        let filled = call.span.around(self.fill_all(&mut wanted, Arc::new(compute))).await;
+        if let Err(error) = filled {
+            call.ended_each(wanted.iter().map(|_| error.outcome()));
+            return Err(error.into_inner());
+        }
+        call.ended_each(wanted.iter().map(|key| key.outcome));
+        let values = places.into_iter().map(|place| wanted[place].value.clone());
+        values.collect::<Option<Vec<T>>>().ok_or_else(|| abandoned().into())
+    }
+
+    async fn fill_all<K, F, Fut, V, E>(
+        &self,
+        wanted: &mut [Wanted<K, T>],
+        compute: Arc<F>,
+    ) -> Result<(), E>
+    where
+        K: Clone + Send + Sync + 'static,
+        F: Fn(Vec<K>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<V>, E>> + Send + 'static,
+        V: IntoFill<T> + Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
         loop {
             let mut open: Vec<_> = wanted.iter_mut().filter(|key| key.value.is_none()).collect();
             if open.is_empty() {
-                break;
+                return Ok(());
             }
             self.fill(&mut open, compute.clone()).await?;
             // What was found may have gone away while the others were waited for.
             let now = Instant::now();
-            for key in &mut wanted {
+            for key in &mut *wanted {
                 if key.gone_at.take_if(|gone_at| *gone_at <= now).is_some() {
                     key.value = None;
                 }
             }
         }
-        let values = places.into_iter().map(|place| wanted[place].value.clone());
-        values.collect::<Option<Vec<T>>>().ok_or_else(|| abandoned().into())
     }
 
     async fn fill<K, F, Fut, V, E>(
@@ -179,10 +216,10 @@ where
                 continue;
             };
             let window = self.typed.window(&self.options, &value);
+            wanted[place].outcome = CallOutcome::Hit;
             if window.age(entry.left()) != Age::Fresh {
-                if serve(&entry, window, StaleCause::Refreshing).is_none() {
-                    continue;
-                }
+                let Some(got) = serve(&entry, window, StaleCause::Refreshing) else { continue };
+                wanted[place].outcome = outcome(&got);
                 if let Ok(refresh) = lookups[place].board_refresh(window, &entry) {
                     refreshes.push((wanted[place].key.clone(), refresh, entry.clone()));
                 }
@@ -230,9 +267,10 @@ where
                     let mut next = Some((place, answer));
                     while let Some((place, answer)) = next {
                         match answer? {
-                            Answer::Value(value, gone_at) => {
+                            Answer::Value(value, gone_at, outcome) => {
                                 wanted[place].value = Some(value);
                                 wanted[place].gone_at = gone_at;
+                                wanted[place].outcome = outcome;
                             }
                             Answer::Duty(duty) => ours.push((place, duty)),
                         }
@@ -246,6 +284,7 @@ where
                 Some(values) = computations.next() => {
                     for (place, value) in values? {
                         wanted[place].value = Some(value);
+                        wanted[place].outcome = CallOutcome::Computed;
                     }
                 }
                 else => return Ok(()),
@@ -295,14 +334,15 @@ where
                 Some(asked) => asked,
                 None => lookup.ask().await,
             };
-            match answer {
-                Asked::Found(entry) | Asked::Landed(entry) => match self.typed.decode(&entry.value)
-                {
-                    Some(value) => return Ok(Answer::Value(value, entry.gone_at)),
-                    None => lookup.ignore(entry.value),
-                },
+            let (entry, outcome) = match answer {
+                Asked::Found(entry) => (entry, CallOutcome::Hit),
+                Asked::Landed(entry) => (entry, CallOutcome::Joined),
                 Asked::Duty(duty) => return Ok(Answer::Duty(duty)),
                 Asked::Refused(error) => return Err(error),
+            };
+            match self.typed.decode(&entry.value) {
+                Some(value) => return Ok(Answer::Value(value, entry.gone_at, outcome)),
+                None => lookup.ignore(entry.value),
             }
         }
         Err(disagreement())
@@ -349,7 +389,7 @@ where
         E: From<Error> + Send + 'static,
     {
         let typed = self.typed.clone();
-        self.background.spawn(async move {
+        self.background.spawn(refreshing(OPERATION, async move {
             let claims = refreshes.into_iter().map(|(key, refresh, seen)| async move {
                 match refresh.claim(&seen).await {
                     Claimed::Duty { duty, .. } => Some((key, duty)),
@@ -361,7 +401,7 @@ where
                 // Its failure is told to the observer, key by key.
                 let _ = run_together(typed, ours, Weak::new(), compute).await;
             }
-        });
+        }));
     }
 }
 

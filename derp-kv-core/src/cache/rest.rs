@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-use crate::cache::tell::{OPERATION, tell};
+use crate::cache::tell::OPERATION;
 use crate::coordinate::work::Lead;
+use crate::observe::event::Event;
 use crate::singleflight::flight::Flight;
 use crate::store::kv_store::KvStore;
-use crate::store::observer::Event;
 
 /// How long this process leaves a refresh alone that is not to be tried for `backoff`. It is tried earlier
 /// where the value is another one by then: another process has stored it.
@@ -67,7 +67,7 @@ impl Drop for Refreshing {
     fn drop(&mut self) {
         let Some(mut lead) = self.lead.take() else { return };
         lead.let_go();
-        tell(&self.store, Event::RefreshFailed { operation: OPERATION });
+        Event::RefreshFailed { operation: OPERATION }.tell(self.store.observer());
         self.flight.fail();
         keep_for(&self.flight, lead, self.pause);
     }

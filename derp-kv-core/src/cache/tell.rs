@@ -1,15 +1,25 @@
-//! What the cache's calls are named, and who hears of them.
+//! What the cache's calls are named, and what they came to.
 
+use crate::cache::freshness::{Freshness, Got, Source};
+use crate::observe::call::Call;
+use crate::observe::call_outcome::CallOutcome;
 use crate::operation::Operation;
-use crate::store::kv_store::KvStore;
-use crate::store::observer::Event;
 
 /// The name of a call that asks for a value, in errors and events.
 pub(crate) const OPERATION: Operation = Operation::GuardedGet;
 
-/// Tells the store's observer, where it has one.
-pub(crate) fn tell<S: KvStore + ?Sized>(store: &S, event: Event) {
-    if let Some(observer) = store.observer() {
-        observer.event(event);
+/// The answer of a call, of which whoever watches has been told.
+pub(crate) fn told<T>(call: Call<'_>, got: Got<T>) -> Got<T> {
+    call.ended(outcome(&got));
+    got
+}
+
+/// What a call came to that got a value.
+pub(crate) fn outcome<T>(got: &Got<T>) -> CallOutcome {
+    match (got.source, got.freshness) {
+        (Source::Computed, _) => CallOutcome::Computed,
+        (_, Freshness::Stale { .. }) => CallOutcome::Stale,
+        (Source::Joined, Freshness::Fresh) => CallOutcome::Joined,
+        (Source::Store, Freshness::Fresh) => CallOutcome::Hit,
     }
 }

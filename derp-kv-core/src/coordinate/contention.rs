@@ -13,6 +13,7 @@ use crate::coordinate::lease::{Lease, Terms, check_runtime};
 use crate::coordinate::nesting::{is_computing, is_nested};
 use crate::coordinate::work::{Beside, Lead};
 use crate::error::{Error, ErrorKind, Result};
+use crate::observe::span::waits;
 use crate::operation::Operation;
 use crate::singleflight::aboard::Aboard;
 use crate::singleflight::flights::{Purpose, Seat};
@@ -112,7 +113,8 @@ impl<S: KvStore + Clone> Contention<'_, S> {
                 Some(Err(turn)) => return turn,
                 None => return Turn::Refused(too_slow().with_operation(self.operation)),
             };
-            match self.wait(aboard).await {
+            // Boxed: what finds its result at once is spared the size of a wait.
+            match Box::pin(self.wait(aboard)).await {
                 // What failed another caller's look may be chance: each asks for itself, once. More
                 // would keep all of them at a store that goes on failing. Whoever works although it
                 // fails does not wait for it.
@@ -214,7 +216,11 @@ impl<S: KvStore + Clone> Contention<'_, S> {
             if self.meets_another_request(&aboard) {
                 return Ok(Turn::Refused(self.another_request()));
             }
-            match self.until_given_up(aboard.called(self.idle())).await {
+            let called = self.until_given_up(aboard.called(self.idle())).await;
+            if !matches!(called, Some(Call::Watch)) {
+                waits();
+            }
+            match called {
                 None => return Ok(Turn::Refused(self.given_up(&aboard))),
                 Some(Call::Landed { value, gone_at }) => {
                     return Ok(Turn::Landed(Entry::new(value, gone_at)));
@@ -356,6 +362,7 @@ impl<S: KvStore + Clone> Contention<'_, S> {
             }
         }
         looker.waited = true;
+        waits();
         if aboard.led_since().is_some() {
             sleep(self.retry_delay).await;
         } else {

@@ -266,8 +266,9 @@ impl Lease {
     /// Whoever watches the lease hears at once that it has ended.
     fn stop_renewal(&mut self) {
         if let Some(renewal) = self.renewal.take() {
-            renewal.abort();
+            // A renewal that runs now and finds the record gone must not take it for lost.
             self.hold.give_up();
+            renewal.abort();
         }
     }
 }

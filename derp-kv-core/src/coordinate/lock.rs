@@ -1,3 +1,4 @@
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -6,6 +7,9 @@ use crate::coordinate::claim::too_slow;
 use crate::coordinate::keys::{RETRY_DELAY, check_duration, check_key, lock_key};
 use crate::coordinate::lease::{Acquired, Lease, Terms, check_runtime};
 use crate::error::{Error, ErrorKind, Result};
+use crate::observe::call::call;
+use crate::observe::call_outcome::CallOutcome;
+use crate::observe::span::waits;
 use crate::operation::Operation;
 use crate::store::kv_store::KvStore;
 
@@ -92,13 +96,21 @@ where
 {
     let named = |error: Error| error.with_operation(Operation::TryLock);
     let key = key.as_ref();
-    check_key(key).map_err(named)?;
-    let ttl = check_duration("ttl", ttl).map_err(named)?;
-    match Lease::acquire(store, lock_key(key), None, Terms::unlimited(ttl)).await.map_err(named)? {
-        Acquired::Lease(lease) => Ok(Some(lease)),
-        Acquired::Held => Ok(None),
-        Acquired::Late => Err(named(too_slow().with_may_have_applied(true))),
-    }
+    let work = pin!(async {
+        check_key(key).map_err(named)?;
+        let ttl = check_duration("ttl", ttl).map_err(named)?;
+        let terms = Terms::unlimited(ttl);
+        match Lease::acquire(store, lock_key(key), None, terms).await.map_err(named)? {
+            Acquired::Lease(lease) => Ok(Some(lease)),
+            Acquired::Held => Ok(None),
+            Acquired::Late => Err(named(too_slow().with_may_have_applied(true))),
+        }
+    });
+    let outcome = |lease: &Option<Lease>| match lease {
+        Some(_) => CallOutcome::Acquired,
+        None => CallOutcome::Held,
+    };
+    call(store.observer(), Operation::TryLock, work, outcome).await
 }
 
 /// Takes the lease of `key`, and waits for it no longer than [`at_most`](Lock::at_most).
@@ -135,8 +147,15 @@ where
     S: KvStore + Clone,
     K: AsRef<[u8]>,
 {
+    let work = pin!(wait_for_lock(store, key.as_ref(), options));
+    call(store.observer(), Operation::Lock, work, |_| CallOutcome::Acquired).await
+}
+
+async fn wait_for_lock<S>(store: &S, key: &[u8], options: &Lock) -> Result<Lease>
+where
+    S: KvStore + Clone,
+{
     let named = |error: Error| error.with_operation(Operation::Lock);
-    let key = key.as_ref();
     check_key(key).map_err(named)?;
     let ttl = check_duration("ttl", options.ttl).map_err(named)?;
     let retry_delay = check_duration("retry_delay", options.retry_delay).map_err(named)?;
@@ -167,6 +186,7 @@ where
         if left.is_zero() {
             return Err(named(held(expiry.remaining())));
         }
+        waits();
         store.wait_for_change(&record, Some(&holder), left.min(retry_delay)).await;
     }
 }

@@ -9,6 +9,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::error::Result;
+use crate::observe::event::Event;
 use crate::store::kv_store::KvStore;
 
 /// The record of a lock in the store, as its holder keeps it alive.
@@ -110,6 +111,13 @@ impl Hold {
         self.state.send_modify(|state| state.lost = true);
     }
 
+    /// Tells who watches the store that the record was lost, unless its holder has ended it itself.
+    fn tell_of_loss(&self) {
+        if !self.state.borrow().lost {
+            Event::LeaseLost { ttl: self.ttl }.tell(self.store.observer());
+        }
+    }
+
     pub(crate) async fn free(&self) -> Result<bool> {
         self.store.compare_and_delete(&self.key, &self.value).await
     }
@@ -140,17 +148,18 @@ async fn keep_renewing(renewing: Renewing, taken: Instant) {
         let sent = Instant::now();
         let State { deadline, renewed_until, .. } = *hold.state.borrow();
         if renewed_until.is_some_and(|until| until <= sent) {
-            return;
+            break;
         }
         let renewal = hold.renew(sent);
         next = match tokio::time::timeout_at(deadline.min(sent + interval), renewal).await {
             Ok(Ok(true)) => sent + interval,
-            Ok(Ok(false)) => return,
-            Ok(Err(_)) | Err(_) if Instant::now() >= deadline => return,
+            Ok(Ok(false)) => break,
+            Ok(Err(_)) | Err(_) if Instant::now() >= deadline => break,
             Ok(Err(_)) => Instant::now() + interval / 4,
             Err(_) => Instant::now(),
         };
     }
+    hold.tell_of_loss();
 }
 
 /// Lets the renewal register its timer before the work may block this thread, and another thread of

@@ -3,6 +3,8 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::runtime::Handle;
 
+use crate::observe::span::Current;
+
 /// Runs `future` to its end without anybody waiting for it: as far as it comes at once, and then on
 /// `runtime`, whichever thread this is.
 ///
@@ -28,11 +30,13 @@ where
 pub(crate) struct RunToEnd<F: Future<Output: Send> + Send + 'static> {
     rest: Option<Pin<Box<F>>>,
     runtime: Option<Handle>,
+    span: Current,
 }
 
 impl<F: Future<Output: Send> + Send + 'static> RunToEnd<F> {
     pub(crate) fn new(future: F) -> Self {
-        Self { rest: Some(Box::pin(future)), runtime: Handle::try_current().ok() }
+        let (runtime, span) = (Handle::try_current().ok(), Current::new());
+        Self { rest: Some(Box::pin(future)), runtime, span }
     }
 }
 
@@ -53,7 +57,7 @@ impl<F: Future<Output: Send> + Send + 'static> Future for RunToEnd<F> {
 impl<F: Future<Output: Send> + Send + 'static> Drop for RunToEnd<F> {
     fn drop(&mut self) {
         if let (Some(rest), Some(runtime)) = (self.rest.take(), &self.runtime) {
-            run_detached(runtime, rest);
+            run_detached(runtime, self.span.around(rest));
         }
     }
 }

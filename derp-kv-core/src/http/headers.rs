@@ -4,8 +4,9 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::http::problem::{Problem, RETRY_AFTER, STORE_RETRY_AFTER, whole_seconds};
+use crate::observe::decided_by::DecidedBy;
 use crate::rate_limit::limit::{Promise, RateLimit, Rule};
-use crate::rate_limit::status::{DecidedBy, RateLimitStatus};
+use crate::rate_limit::status::RateLimitStatus;
 
 /// The names of the headers, as HTTP/2 has them.
 pub(crate) const RATE_LIMIT_POLICY: &str = "ratelimit-policy";

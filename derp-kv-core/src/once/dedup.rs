@@ -1,3 +1,5 @@
+use std::pin::pin;
+
 use bytes::Bytes;
 
 use crate::coordinate::claim::{Claim, claim, too_slow};
@@ -6,6 +8,9 @@ use crate::coordinate::keys::{RETRY_DELAY, WEBHOOK_PREFIX, helper_key};
 use crate::coordinate::lease::{Terms, check_runtime};
 use crate::coordinate::write_once::{WriteOnce, Written};
 use crate::error::{Error, ErrorKind, Result};
+use crate::observe::call::call;
+use crate::observe::call_outcome::CallOutcome;
+use crate::observe::raised::Raised;
 use crate::once::attempts::{self, Attempt, Begun, Ongoing, Start};
 use crate::once::options::{Dedup, OnAbandoned};
 use crate::once::record::StoredRecord;
@@ -53,10 +58,18 @@ where
     K: AsRef<[u8]>,
 {
     let named = |error: Error| error.with_operation(Operation::AlreadyProcessed);
-    options.check().map_err(named)?;
-    let key = helper_key(WEBHOOK_PREFIX, &options.key_prefix, event_id.as_ref()).map_err(named)?;
-    let first = store.set_nx(&key, PROCESSED, Some(options.ttl)).await.map_err(named)?;
-    Ok(!first)
+    let event_id = event_id.as_ref();
+    let work = pin!(async {
+        options.check().map_err(named)?;
+        let key = helper_key(WEBHOOK_PREFIX, &options.key_prefix, event_id).map_err(named)?;
+        let first = store.set_nx(&key, PROCESSED, Some(options.ttl)).await.map_err(named)?;
+        Ok(!first)
+    });
+    let outcome = |before: &bool| match before {
+        true => CallOutcome::Duplicate,
+        false => CallOutcome::Executed,
+    };
+    call(store.observer(), Operation::AlreadyProcessed, work, outcome).await
 }
 
 /// What [`process_once`] did.
@@ -179,6 +192,32 @@ where
     Fut: Future<Output = Result<T, E>>,
     E: From<Error>,
 {
+    let handler = |attempt| {
+        let work = handler(attempt);
+        async { work.await.map_err(Raised::Theirs) }
+    };
+    let work = pin!(found_or_handled(store, event_id, options, is_marked, handler));
+    let outcome = |processed: &Processed<T>| match processed {
+        Processed::Now(_) => CallOutcome::Executed,
+        Processed::Before => CallOutcome::Duplicate,
+        Processed::GivenUp { .. } => CallOutcome::GivenUp,
+    };
+    call(store.observer(), Operation::ProcessOnce, work, outcome).await.map_err(Raised::into_inner)
+}
+
+async fn found_or_handled<S, T, F, Fut, E>(
+    store: &S,
+    event_id: &[u8],
+    options: &Dedup,
+    is_marked: bool,
+    handler: F,
+) -> Result<Processed<T>, E>
+where
+    S: KvStore + Clone,
+    F: FnOnce(Attempt) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    E: From<Error>,
+{
     let named = |error: Error| error.with_operation(Operation::ProcessOnce);
     let lock_ttl = options.check().map_err(named)?;
     let key = helper_key(WEBHOOK_PREFIX, &options.key_prefix, event_id).map_err(named)?;
@@ -279,9 +318,17 @@ where
     S: KvStore + Clone,
     K: AsRef<[u8]>,
 {
+    let work = pin!(forget(store, event_id.as_ref(), options));
+    call(store.observer(), Operation::ProcessForget, work, |_| CallOutcome::Done).await
+}
+
+async fn forget<S>(store: &S, event_id: &[u8], options: &Dedup) -> Result<bool>
+where
+    S: KvStore + Clone,
+{
     let named = |error: Error| error.with_operation(Operation::ProcessForget);
     let lock_ttl = options.check().map_err(named)?;
-    let key = helper_key(WEBHOOK_PREFIX, &options.key_prefix, event_id.as_ref()).map_err(named)?;
+    let key = helper_key(WEBHOOK_PREFIX, &options.key_prefix, event_id).map_err(named)?;
     let lease = attempts::lease(store, &key, lock_ttl).await.map_err(named)?;
     let mut forgotten = attempts::forget(&key, &lease).await.map_err(named)?;
     if let Some(record) = store.get(&key).await.map_err(named)?

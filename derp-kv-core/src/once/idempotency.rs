@@ -1,3 +1,5 @@
+use std::pin::pin;
+
 use bytes::Bytes;
 use tokio::time::Instant;
 
@@ -9,6 +11,9 @@ use crate::coordinate::nesting::computing;
 use crate::coordinate::work::Lead;
 use crate::coordinate::write_once::{WriteOnce, Written};
 use crate::error::{Error, ErrorKind, Result};
+use crate::observe::call::call;
+use crate::observe::call_outcome::CallOutcome;
+use crate::observe::raised::Raised;
 use crate::once::answer::Answer;
 use crate::once::attempts::{self, Attempt, Begun, Ongoing, Start};
 use crate::once::options::{Idempotency, OnAbandoned};
@@ -210,9 +215,17 @@ where
     S: KvStore + Clone,
     K: AsRef<[u8]>,
 {
+    let work = pin!(forget(store, key.as_ref(), options));
+    call(store.observer(), Operation::IdempotentForget, work, |_| CallOutcome::Done).await
+}
+
+async fn forget<S>(store: &S, key: &[u8], options: &Idempotency) -> Result<bool>
+where
+    S: KvStore + Clone,
+{
     let named = |error: Error| error.with_operation(Operation::IdempotentForget);
     let (lock_ttl, _) = options.check().map_err(named)?;
-    let key = helper_key(IDEMPOTENCY_PREFIX, &options.key_prefix, key.as_ref()).map_err(named)?;
+    let key = helper_key(IDEMPOTENCY_PREFIX, &options.key_prefix, key).map_err(named)?;
     let lease = attempts::lease(store, &key, lock_ttl).await.map_err(named)?;
     let forgotten = attempts::forget(&key, &lease).await.map_err(named)?;
     // Where the release fails, it goes on in the background.
@@ -222,6 +235,32 @@ where
 
 /// [`idempotent_execute_with`], whose attempts leave a mark if `is_marked`.
 pub(crate) async fn execute<S, T, F, Fut, E>(
+    store: &S,
+    key: &[u8],
+    options: &Idempotency,
+    is_marked: bool,
+    compute: F,
+) -> Result<Outcome<T>, E>
+where
+    S: KvStore + Clone,
+    T: Answer,
+    F: FnOnce(Attempt) -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    E: From<Error>,
+{
+    let compute = |attempt| {
+        let work = compute(attempt);
+        async { work.await.map_err(Raised::Theirs) }
+    };
+    let work = pin!(replayed_or_run(store, key, options, is_marked, compute));
+    let outcome = |outcome: &Outcome<T>| match outcome.is_replay {
+        true => CallOutcome::Replayed,
+        false => CallOutcome::Executed,
+    };
+    call(store.observer(), OPERATION, work, outcome).await.map_err(Raised::into_inner)
+}
+
+async fn replayed_or_run<S, T, F, Fut, E>(
     store: &S,
     key: &[u8],
     options: &Idempotency,

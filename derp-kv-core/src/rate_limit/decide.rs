@@ -1,10 +1,15 @@
 //! The calls of a rate limit, whichever promise it makes.
 
+use std::pin::pin;
+
 use crate::error::{Error, Result};
+use crate::observe::call::call;
+use crate::observe::call_outcome::CallOutcome;
+use crate::observe::decided_by::DecidedBy;
 use crate::operation::Operation;
 use crate::rate_limit::fixed_window;
 use crate::rate_limit::limit::{Plan, RateLimit};
-use crate::rate_limit::status::{DecidedBy, RateLimitStatus};
+use crate::rate_limit::status::RateLimitStatus;
 use crate::store::expiry::Expiry;
 use crate::store::kv_store::KvStore;
 use crate::store::step::ask::Ask;
@@ -67,17 +72,24 @@ where
     S: KvStore + ?Sized,
     K: AsRef<[u8]>,
 {
-    let named = |error: Error| error.with_operation(Operation::RateLimit);
-    admit(store, id.as_ref(), limit).await.map_err(named)
+    let work = pin!(admit(store, id.as_ref(), limit));
+    call(store.observer(), Operation::RateLimit, work, decided).await
+}
+
+/// What a call came to that was decided.
+pub(crate) fn decided(status: &RateLimitStatus) -> CallOutcome {
+    let by = status.source;
+    if status.allowed { CallOutcome::Allowed { by } } else { CallOutcome::Denied { by } }
 }
 
 async fn admit<S>(store: &S, id: &[u8], limit: &RateLimit) -> Result<RateLimitStatus>
 where
     S: KvStore + ?Sized,
 {
-    let key = limit.key(id)?;
-    let plan = limit.plan(Ask::Admit)?;
-    by_plan(store, &key, limit, &plan).await
+    let named = |error: Error| error.with_operation(Operation::RateLimit);
+    let key = limit.key(id).map_err(named)?;
+    let plan = limit.plan(Ask::Admit).map_err(named)?;
+    by_plan(store, &key, limit, &plan).await.map_err(named)
 }
 
 /// Asks the store for what `plan` says, which admits a call.
@@ -130,8 +142,11 @@ where
     S: KvStore + ?Sized,
     K: AsRef<[u8]>,
 {
-    let named = |error: Error| error.with_operation(Operation::RateLimitPeek);
-    peek(store, id.as_ref(), limit).await.map_err(named)
+    const CALL: Operation = Operation::RateLimitPeek;
+    let id = id.as_ref();
+    let work =
+        pin!(async { peek(store, id, limit).await.map_err(|error| error.with_operation(CALL)) });
+    call(store.observer(), CALL, work, |_| CallOutcome::Done).await
 }
 
 async fn peek<S>(store: &S, id: &[u8], limit: &RateLimit) -> Result<RateLimitStatus>
@@ -191,8 +206,11 @@ where
     S: KvStore + ?Sized,
     K: AsRef<[u8]>,
 {
-    let named = |error: Error| error.with_operation(Operation::RateLimitRefund);
-    refund(store, id.as_ref(), limit).await.map_err(named)
+    const CALL: Operation = Operation::RateLimitRefund;
+    let id = id.as_ref();
+    let work =
+        pin!(async { refund(store, id, limit).await.map_err(|error| error.with_operation(CALL)) });
+    call(store.observer(), CALL, work, |_| CallOutcome::Done).await
 }
 
 async fn refund<S>(store: &S, id: &[u8], limit: &RateLimit) -> Result<RateLimitStatus>
@@ -241,7 +259,12 @@ where
     S: KvStore + ?Sized,
     K: AsRef<[u8]>,
 {
-    let named = |error: Error| error.with_operation(Operation::RateLimitReset);
-    let key = limit.key(id.as_ref()).map_err(named)?;
-    store.delete(&key).await.map_err(named)
+    const CALL: Operation = Operation::RateLimitReset;
+    let named = |error: Error| error.with_operation(CALL);
+    let id = id.as_ref();
+    let work = pin!(async {
+        let key = limit.key(id).map_err(named)?;
+        store.delete(&key).await.map_err(named)
+    });
+    call(store.observer(), CALL, work, |_| CallOutcome::Done).await
 }

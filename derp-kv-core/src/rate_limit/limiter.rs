@@ -1,16 +1,21 @@
 use std::borrow::Cow;
 use std::fmt;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::observe::call::call;
+use crate::observe::decided_by::DecidedBy;
 use crate::operation::Operation;
-use crate::rate_limit::decide::{by_plan, rate_limit_peek, rate_limit_refund, rate_limit_reset};
+use crate::rate_limit::decide::{
+    by_plan, decided, rate_limit_peek, rate_limit_refund, rate_limit_reset,
+};
 use crate::rate_limit::limit::RateLimit;
 use crate::rate_limit::local::Remembered;
-use crate::rate_limit::status::{DecidedBy, RateLimitStatus};
+use crate::rate_limit::status::RateLimitStatus;
 use crate::rate_limit::without_store::{Counted, WithoutStore};
 use crate::store::kv_store::KvStore;
 use crate::store::step::ask::Ask;
@@ -256,6 +261,11 @@ impl<S: KvStore> RateLimiter<S> {
     }
 
     async fn decide(&self, id: &[u8], limit: &RateLimit) -> Result<RateLimitStatus> {
+        let work = pin!(self.status(id, limit));
+        call(self.store.observer(), Operation::RateLimit, work, decided).await
+    }
+
+    async fn status(&self, id: &[u8], limit: &RateLimit) -> Result<RateLimitStatus> {
         let named = |error: Error| error.with_operation(Operation::RateLimit);
         let key = limit.key(id).map_err(named)?;
         let plan = limit.plan(Ask::Admit).map_err(named)?;

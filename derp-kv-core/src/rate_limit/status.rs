@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::observe::decided_by::DecidedBy;
 use crate::rate_limit::limit::RateLimit;
 use crate::store::step::standing::{Standing, Stepped};
 
@@ -35,24 +36,6 @@ pub struct RateLimitStatus {
     /// lasts longest. None where the call is allowed, and where no limit was asked.
     pub violated: Option<usize>,
     each: Stepped,
-}
-
-/// Who decided a call under a rate limit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum DecidedBy {
-    /// The store.
-    Store,
-    /// This process, which remembers that the store denied the id until now:
-    /// [`RateLimiter::block_locally`](crate::RateLimiter::block_locally).
-    Blocked,
-    /// This process alone, because the store failed:
-    /// [`WithoutStore::Local`](crate::WithoutStore::Local).
-    Local,
-    /// Nobody counted: the limit is 0, or the store failed and the answer is
-    /// [`WithoutStore::Deny`](crate::WithoutStore::Deny) or
-    /// [`WithoutStore::Allow`](crate::WithoutStore::Allow).
-    Policy,
 }
 
 impl RateLimitStatus {

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::observe::decided_by::DecidedBy;
 use crate::rate_limit::limit::{Plan, Promise, RateLimit, Rule};
 use crate::rate_limit::local::{Kept, Remembered};
-use crate::rate_limit::status::{DecidedBy, RateLimitStatus};
+use crate::rate_limit::status::RateLimitStatus;
 use crate::store::expiry::Expiry;
 use crate::store::step::ask::Ask;
 use crate::store::step::change::Change;

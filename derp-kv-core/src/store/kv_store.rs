@@ -7,11 +7,11 @@ use futures_core::stream::BoxStream;
 use tokio::runtime::Handle;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::observe::observer::Observer;
 use crate::operation::Operation;
 use crate::singleflight::flights::Flights;
 use crate::store::counter::Counter;
 use crate::store::expiry::Expiry;
-use crate::store::observer::Observer;
 use crate::store::step::Step;
 use crate::store::step::change::Change;
 use crate::store::step::future::StepFuture;

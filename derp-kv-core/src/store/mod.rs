@@ -7,7 +7,7 @@ pub(crate) mod kv_store;
 pub(crate) mod layered;
 #[cfg(feature = "mutants")]
 pub(crate) mod mutant;
-pub(crate) mod observer;
+pub(crate) mod observe;
 pub(crate) mod pointers;
 pub(crate) mod prefixed;
 pub(crate) mod step;

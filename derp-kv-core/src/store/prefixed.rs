@@ -7,11 +7,11 @@ use futures_util::StreamExt;
 use tokio::runtime::Handle;
 
 use crate::error::Result;
+use crate::observe::observer::Observer;
 use crate::singleflight::flights::Flights;
 use crate::store::counter::Counter;
 use crate::store::expiry::Expiry;
 use crate::store::kv_store::KvStore;
-use crate::store::observer::Observer;
 use crate::store::step::Step;
 use crate::store::step::future::StepFuture;
 

@@ -45,8 +45,8 @@ impl Ttl {
                 "a TTL must be at most 100 years; pass `None` for no expiry",
             ));
         }
-        let millis = ttl.as_nanos().div_ceil(1_000_000);
-        Ok(Self(u64::try_from(millis).unwrap_or(u64::MAX)))
+        // No more than 100 years, so it does not overflow.
+        Ok(Self(ttl.as_secs() * 1_000 + u64::from(ttl.subsec_nanos().div_ceil(1_000_000))))
     }
 
     /// [`Ttl::new`] for the `Option<Duration>` that the write operations take.

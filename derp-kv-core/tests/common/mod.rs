@@ -1,6 +1,7 @@
 //! What the helpers' tests share.
 #![allow(dead_code, reason = "each test target uses a part")]
 
+pub(crate) mod hears;
 pub(crate) mod scripted;
 
 use std::pin::pin;

@@ -5,6 +5,8 @@ use std::task::{Context, Poll};
 
 use tokio::runtime::Handle;
 
+use crate::observe::span::Current;
+
 /// Runs a future inside of its caller's task and, where the caller drops it once it has said that it
 /// [goes on](GoesOn), as a task of the runtime on which it was made.
 ///
@@ -17,6 +19,7 @@ use tokio::runtime::Handle;
 pub(crate) struct Detached<T: 'static> {
     rest: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
     runtime: Option<Handle>,
+    span: Current,
     goes_on: GoesOn,
 }
 
@@ -39,7 +42,8 @@ impl<T: 'static> Detached<T> {
     {
         let goes_on = GoesOn::default();
         let rest = Box::pin(future(goes_on.clone()));
-        Self { rest: Some(rest), runtime: Handle::try_current().ok(), goes_on }
+        let (runtime, span) = (Handle::try_current().ok(), Current::new());
+        Self { rest: Some(rest), runtime, span, goes_on }
     }
 }
 
@@ -62,7 +66,7 @@ impl<T: 'static> Drop for Detached<T> {
         if let (Some(rest), Some(runtime)) = (self.rest.take(), &self.runtime)
             && self.goes_on.0.load(Ordering::Relaxed)
         {
-            runtime.spawn(async move { drop(rest.await) });
+            runtime.spawn(self.span.around(async move { drop(rest.await) }));
         }
     }
 }

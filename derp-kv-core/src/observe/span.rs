@@ -1,0 +1,206 @@
+//! Spans and events of `tracing`. No field holds a key or a value; `docs/guide/src/observing.md` lists all
+//! names.
+
+use tracing::field::Empty;
+use tracing::instrument::Instrument as _;
+use tracing::{Level, Span, error, info, info_span, level_enabled, warn};
+
+use crate::error::ErrorKind;
+use crate::observe::call_outcome::CallOutcome;
+use crate::observe::event::Event;
+use crate::observe::link_state::LinkState;
+use crate::operation::Operation;
+
+/// What a filter of a subscriber names, wherever in the crate a span or an event is made.
+const TARGET: &str = "derp_kv_core";
+
+/// The span of a helper's call; none where no subscriber wants any of its level, which costs a look.
+pub(crate) struct CallSpan(Option<Box<Span>>);
+
+impl CallSpan {
+    #[inline]
+    pub(crate) fn new(operation: Operation) -> Self {
+        Self(level_enabled!(Level::INFO).then(|| Box::new(span_of(operation))))
+    }
+
+    /// The span, where a subscriber wants it.
+    #[inline]
+    pub(crate) fn enabled(&self) -> Option<Self> {
+        self.0.clone().map(|span| Self(Some(span)))
+    }
+
+    /// Runs the call inside of the span.
+    pub(crate) fn around<F: Future>(&self, call: F) -> impl Future<Output = F::Output> + use<F> {
+        call.instrument(self.0.as_deref().cloned().unwrap_or_else(Span::none))
+    }
+
+    /// Notes for how many keys the call is.
+    pub(crate) fn batch(&self, keys: usize) {
+        if let Some(span) = &self.0 {
+            span.record("derpkv.batch.size", keys as u64);
+        }
+    }
+
+    /// Notes what came of the call.
+    #[inline]
+    pub(crate) fn ended(&self, outcome: CallOutcome) {
+        if let Some(span) = &self.0 {
+            note(span, outcome);
+        }
+    }
+}
+
+fn span_of(operation: Operation) -> Span {
+    info_span!(
+        target: TARGET,
+        "derpkv.call",
+        otel.name = operation.name(),
+        otel.status_code = Empty,
+        derpkv.operation = operation.name(),
+        derpkv.outcome = Empty,
+        derpkv.source = Empty,
+        derpkv.waited = false,
+        derpkv.batch.size = Empty,
+        "error.type" = Empty,
+    )
+}
+
+fn note(span: &Span, outcome: CallOutcome) {
+    span.record("derpkv.outcome", outcome.name());
+    if let Some(source) = outcome.source() {
+        span.record("derpkv.source", source);
+    }
+    if let CallOutcome::Refused(kind) = outcome {
+        span.record("error.type", kind.name());
+        span.record("otel.status_code", "ERROR");
+    }
+}
+
+/// Notes that the call whose span this is in waits for somebody else.
+pub(crate) fn waits() {
+    Span::current().record("derpkv.waited", true);
+}
+
+/// Runs a refresh in a span of its own: the call that began it does not wait for it, and its span must
+/// not last as long. The two are linked.
+pub(crate) fn refreshing<F: Future>(
+    operation: Operation,
+    refresh: F,
+) -> impl Future<Output = F::Output> {
+    let span = info_span!(
+        target: TARGET,
+        parent: None,
+        "derpkv.refresh",
+        derpkv.operation = operation.name(),
+    );
+    span.follows_from(Span::current());
+    refresh.instrument(span)
+}
+
+/// The span that is current where this is made.
+pub(crate) struct Current(Span);
+
+impl Current {
+    pub(crate) fn new() -> Self {
+        Self(Span::current())
+    }
+
+    /// Runs what its caller may leave behind in the span where it was begun.
+    pub(crate) fn around<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
+        work.instrument(self.0.clone())
+    }
+}
+
+/// Tells the subscriber what an operator should hear of. The others are counts.
+#[inline]
+pub(crate) fn event(event: &Event<'_>) {
+    // The most severe level: where that is off, so are the others.
+    if level_enabled!(Level::ERROR) {
+        emit(event);
+    }
+}
+
+fn emit(event: &Event<'_>) {
+    match *event {
+        Event::Answered {
+            operation, outcome: CallOutcome::Refused(ErrorKind::Corrupt), ..
+        } => {
+            error!(
+                target: TARGET,
+                { derpkv.operation = operation.name() },
+                "a stored record is corrupt, or another helper's"
+            )
+        }
+        Event::NotKept { operation, kind } => {
+            warn!(
+                target: TARGET,
+                { derpkv.operation = operation.name(), "error.type" = kind.name() },
+                "a computed value was not kept"
+            )
+        }
+        Event::Undecodable { operation } => {
+            warn!(
+                target: TARGET,
+                { derpkv.operation = operation.name() },
+                "a cached value could not be decoded and is computed anew"
+            )
+        }
+        Event::RefreshFailed { operation } => {
+            warn!(
+                target: TARGET,
+                { derpkv.operation = operation.name() },
+                "a refresh failed"
+            )
+        }
+        Event::LeaseLost { ttl } => {
+            warn!(
+                target: TARGET,
+                { derpkv.lease.ttl = ttl.as_secs_f64() },
+                "a lease was lost under its holder"
+            )
+        }
+        Event::Link { node, state } => link(node, state),
+        Event::TopologyChanged { primaries } => {
+            info!(
+                target: TARGET,
+                { derpkv.primaries = primaries as u64 },
+                "the topology has changed"
+            )
+        }
+        Event::Answered { .. } | Event::Computed { .. } => {}
+    }
+}
+
+fn link(node: &str, state: LinkState) {
+    let name = state.name();
+    match state {
+        LinkState::Connected => {
+            info!(
+                target: TARGET,
+                { server.address = node, derpkv.link.state = name },
+                "a node is connected"
+            )
+        }
+        LinkState::Lost => {
+            warn!(
+                target: TARGET,
+                { server.address = node, derpkv.link.state = name },
+                "the link to a node was lost"
+            )
+        }
+        LinkState::FailingFast => {
+            warn!(
+                target: TARGET,
+                { server.address = node, derpkv.link.state = name },
+                "calls for a node fail at once from now on"
+            )
+        }
+        LinkState::Back { after } => {
+            info!(
+                target: TARGET,
+                { server.address = node, derpkv.link.state = name, derpkv.link.down_for = after.as_secs_f64() },
+                "the link to a node is back"
+            )
+        }
+    }
+}
