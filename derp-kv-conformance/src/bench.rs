@@ -14,13 +14,14 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
+use crate::erased::AnyHarness;
 use crate::input::{shortened, shown};
 use crate::progress::Progress;
 use crate::resolution;
 use crate::scene::Scene;
 use crate::seeds::Seeds;
 use crate::violation::{Kind, Violation};
-use crate::{Harness, Profile, Time};
+use crate::{Profile, Time};
 
 /// Longer than any case lets pass: some outlast [`MAX_TTL`](derp_kv_core::MAX_TTL) of 100 years.
 const VIRTUAL_CASE_TIMEOUT: Duration = Duration::from_secs(1_000 * 365 * 24 * 60 * 60);
@@ -48,14 +49,14 @@ impl From<Violation> for Failure {
 pub(crate) type LawResult = Result<(), Failure>;
 
 /// What a law is given to test a store with.
-pub(crate) struct Bench<'a, H> {
-    pub(crate) harness: &'a H,
+pub(crate) struct Bench<'a> {
+    pub(crate) harness: &'a dyn AnyHarness,
     pub(crate) profile: &'a Profile,
     pub(crate) seeds: Option<Seeds>,
     pub(crate) progress: Arc<Progress>,
 }
 
-impl<H: Harness> Bench<'_, H> {
+impl Bench<'_> {
     /// Whether the store's clock can be moved.
     pub(crate) fn is_virtual(&self) -> bool {
         self.harness.time() == Time::Virtual
@@ -65,7 +66,7 @@ impl<H: Harness> Bench<'_, H> {
     pub(crate) fn property<S, F>(&self, strategy: S, case: F) -> LawResult
     where
         S: Strategy<Value: Debug>,
-        F: AsyncFn(&mut Scene<'_, H>, S::Value) -> Result<(), Violation>,
+        F: AsyncFn(&mut Scene<'_>, S::Value) -> Result<(), Violation>,
     {
         self.cases(self.runtime()?, self.timeout(), self.profile.cases, &strategy, case)
     }
@@ -74,7 +75,7 @@ impl<H: Harness> Bench<'_, H> {
     pub(crate) fn contended_property<S, F>(&self, strategy: S, case: F) -> LawResult
     where
         S: Strategy<Value: Debug>,
-        F: AsyncFn(&mut Scene<'_, H>, S::Value) -> Result<(), Violation>,
+        F: AsyncFn(&mut Scene<'_>, S::Value) -> Result<(), Violation>,
     {
         let timeout = self.real_timeout();
         self.cases(self.threads()?, timeout, self.profile.cases, &strategy, case)
@@ -85,7 +86,7 @@ impl<H: Harness> Bench<'_, H> {
     pub(crate) fn timed_property<S, F>(&self, strategy: S, case: F) -> LawResult
     where
         S: Strategy<Value: Debug>,
-        F: AsyncFn(&mut Scene<'_, H>, S::Value) -> Result<(), Violation>,
+        F: AsyncFn(&mut Scene<'_>, S::Value) -> Result<(), Violation>,
     {
         let cases = if self.is_virtual() { self.profile.cases } else { 3 };
         self.cases(self.runtime()?, self.timeout(), cases, &strategy, case)
@@ -95,7 +96,7 @@ impl<H: Harness> Bench<'_, H> {
     pub(crate) fn pausing_property<S, F>(&self, strategy: S, case: F) -> LawResult
     where
         S: Strategy<Value: Debug>,
-        F: AsyncFn(&mut Scene<'_, H>, S::Value) -> Result<(), Violation>,
+        F: AsyncFn(&mut Scene<'_>, S::Value) -> Result<(), Violation>,
     {
         let cases = self.profile.cases;
         let cases = if self.is_virtual() { cases } else { cases.div_ceil(8) };
@@ -112,7 +113,7 @@ impl<H: Harness> Bench<'_, H> {
     ) -> LawResult
     where
         S: Strategy<Value: Debug>,
-        F: AsyncFn(&mut Scene<'_, H>, S::Value) -> Result<(), Violation>,
+        F: AsyncFn(&mut Scene<'_>, S::Value) -> Result<(), Violation>,
     {
         // A harness that cannot open must not be asked a thousand times over.
         drop(runtime.block_on(self.open(self.slack()))?);
@@ -151,7 +152,7 @@ impl<H: Harness> Bench<'_, H> {
         })
     }
 
-    async fn open(&self, slack: Duration) -> Result<Scene<'_, H>, Violation> {
+    async fn open(&self, slack: Duration) -> Result<Scene<'_>, Violation> {
         let timeout = self.timeout();
         let opened =
             tokio::time::timeout(timeout, Scene::open(self.harness, slack, &self.progress));
@@ -181,7 +182,7 @@ impl<H: Harness> Bench<'_, H> {
     /// A scene in which connections break. Where there are none, nothing can.
     pub(crate) fn severed<F>(&self, scenario: F) -> LawResult
     where
-        F: AsyncFn(&mut Scene<'_, H>) -> Result<(), Violation>,
+        F: AsyncFn(&mut Scene<'_>) -> Result<(), Violation>,
     {
         if self.profile.embedded { Ok(()) } else { self.scenario(scenario) }
     }
@@ -189,14 +190,14 @@ impl<H: Harness> Bench<'_, H> {
     /// A scene that plays in the store's own time: virtual on one thread, or real on several.
     pub(crate) fn scenario<F>(&self, scenario: F) -> LawResult
     where
-        F: AsyncFn(&mut Scene<'_, H>) -> Result<(), Violation>,
+        F: AsyncFn(&mut Scene<'_>) -> Result<(), Violation>,
     {
         self.play(if self.is_virtual() { self.runtime()? } else { self.threads()? }, scenario)
     }
 
     fn play<F>(&self, runtime: Runtime, scenario: F) -> LawResult
     where
-        F: AsyncFn(&mut Scene<'_, H>) -> Result<(), Violation>,
+        F: AsyncFn(&mut Scene<'_>) -> Result<(), Violation>,
     {
         self.progress.begin("the scene".to_owned());
         let outcome = runtime.block_on(async {
@@ -211,7 +212,7 @@ impl<H: Harness> Bench<'_, H> {
     /// A scene in real time on several threads, also where the store's clock could be moved.
     pub(crate) fn real_scenario<F>(&self, scenario: F) -> LawResult
     where
-        F: AsyncFn(&mut Scene<'_, H>) -> Result<(), Violation>,
+        F: AsyncFn(&mut Scene<'_>) -> Result<(), Violation>,
     {
         self.rounds(|number| number < 1, async |scene, _| scenario(scene).await)
     }
@@ -219,7 +220,7 @@ impl<H: Harness> Bench<'_, H> {
     /// A scene on one thread, in the store's own time.
     pub(crate) fn single_thread<F>(&self, scenario: F) -> LawResult
     where
-        F: AsyncFn(&mut Scene<'_, H>) -> Result<(), Violation>,
+        F: AsyncFn(&mut Scene<'_>) -> Result<(), Violation>,
     {
         self.play(self.runtime()?, scenario)
     }
@@ -227,7 +228,7 @@ impl<H: Harness> Bench<'_, H> {
     /// Rounds of contention on one store, in real time on several threads.
     pub(crate) fn race<F>(&self, round: F) -> LawResult
     where
-        F: AsyncFn(&mut Scene<'_, H>, u32) -> Result<(), Violation>,
+        F: AsyncFn(&mut Scene<'_>, u32) -> Result<(), Violation>,
     {
         self.rounds(|number| number < self.profile.rounds, round)
     }
@@ -235,7 +236,7 @@ impl<H: Harness> Bench<'_, H> {
     /// [`race`](Self::race), where a round is long.
     pub(crate) fn long_race<F>(&self, round: F) -> LawResult
     where
-        F: AsyncFn(&mut Scene<'_, H>, u32) -> Result<(), Violation>,
+        F: AsyncFn(&mut Scene<'_>, u32) -> Result<(), Violation>,
     {
         self.rounds(|number| number < self.profile.rounds.div_ceil(10), round)
     }
@@ -243,7 +244,7 @@ impl<H: Harness> Bench<'_, H> {
     /// [`race`](Self::race), where a round goes over many keys: one, and more where they are cheap.
     pub(crate) fn sweep<F>(&self, round: F) -> LawResult
     where
-        F: AsyncFn(&mut Scene<'_, H>, u32) -> Result<(), Violation>,
+        F: AsyncFn(&mut Scene<'_>, u32) -> Result<(), Violation>,
     {
         let began = Instant::now();
         self.rounds(|number| number < 1 || (number < SWEEPS && began.elapsed() < SWEEPING), round)
@@ -251,7 +252,7 @@ impl<H: Harness> Bench<'_, H> {
 
     fn rounds<F>(&self, goes_on: impl Fn(u32) -> bool, round: F) -> LawResult
     where
-        F: AsyncFn(&mut Scene<'_, H>, u32) -> Result<(), Violation>,
+        F: AsyncFn(&mut Scene<'_>, u32) -> Result<(), Violation>,
     {
         let runtime = self.threads()?;
         let outcome = runtime.block_on(async {

@@ -3,6 +3,7 @@
 
 mod bench;
 mod counting;
+mod erased;
 mod fault;
 mod fresh;
 mod harness;

@@ -9,7 +9,6 @@ use std::time::Duration;
 use derp_kv_core::{Counter, ErrorKind, Expiry, KvStore, Ttl};
 use tokio::time::Instant;
 
-use crate::Harness;
 use crate::history::{Answer, Op, call};
 use crate::input::{Blob, shown};
 use crate::resolution;
@@ -132,8 +131,8 @@ struct Model {
 }
 
 /// Plays the history on the store and on the model, and compares each answer.
-pub(crate) async fn play<H: Harness>(
-    scene: &Scene<'_, H>,
+pub(crate) async fn play(
+    scene: &Scene<'_>,
     store: &impl KvStore,
     prefix: &[u8],
     history: &[Op],

@@ -212,8 +212,12 @@ pub struct Report {
 }
 
 impl Report {
-    pub(crate) fn new<S>(harness: HarnessReport, laws: Vec<LawReport>, time: Duration) -> Self {
-        let store = std::any::type_name::<S>();
+    pub(crate) fn new(
+        store: &'static str,
+        harness: HarnessReport,
+        laws: Vec<LawReport>,
+        time: Duration,
+    ) -> Self {
         Self { suite: env!("CARGO_PKG_VERSION"), store, time, harness, laws }
     }
 

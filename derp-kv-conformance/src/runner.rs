@@ -6,19 +6,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::bench::{Bench, Failure, LawResult};
+use crate::erased::AnyHarness;
 use crate::progress::{DefaultMethod, Progress};
 use crate::report::{HarnessReport, LawReport, Report, Verdict};
 use crate::seeds::Seeds;
 use crate::violation::{Kind, Violation};
 use crate::{Harness, LAWS, Law, Profile};
 
-type Body<H> = fn(&Bench<'_, H>) -> LawResult;
+type Body = fn(&Bench<'_>) -> LawResult;
 
 macro_rules! bodies {
-    (($harness:ident) $($area:ident { $($law:ident: $sentence:literal, since $since:literal;)* })*) => {
-        [$($(crate::laws::$area::$law::<$harness> as Body<$harness>),*),*]
+    (() $($area:ident { $($law:ident: $sentence:literal, since $since:literal;)* })*) => {
+        /// The laws themselves, in the order of `LAWS`.
+        const BODIES: [Body; LAWS.len()] = [$($(crate::laws::$area::$law),*),*];
     };
 }
+
+crate::for_each_law! { bodies }
 
 /// Tests one law and tells how it went.
 ///
@@ -27,7 +31,7 @@ macro_rules! bodies {
 /// Where `LAWS` does not hold the law.
 #[must_use]
 pub fn run_law<H: Harness>(harness: H, law: &'static Law) -> LawReport {
-    run(&Arc::new(harness), law, None, &Arc::default())
+    run(&erased(harness), law, None, &Arc::default())
 }
 
 /// Tests every law and collects what they come to.
@@ -63,7 +67,11 @@ pub fn run_law<H: Harness>(harness: H, law: &'static Law) -> LawReport {
 /// assert!(report.is_success());
 /// ```
 pub fn run_all<H: Harness + Clone>(harness: &H) -> Report {
-    let harness = Arc::new(harness.clone());
+    run_each(&erased(harness.clone()), std::any::type_name::<H::Store>())
+}
+
+/// [`run_all`], of a store of the type of this name.
+fn run_each(harness: &Arc<dyn AnyHarness>, store: &'static str) -> Report {
     let began = Instant::now();
     let next = AtomicUsize::new(0);
     let ended = Mutex::new(Vec::new());
@@ -75,7 +83,7 @@ pub fn run_all<H: Harness + Clone>(harness: &H) -> Report {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(law) = LAWS.get(number) else { return };
                     let progress = Arc::new(Progress::default());
-                    let report = run(&harness, law, None, &progress);
+                    let report = run(harness, law, None, &progress);
                     let mut ended = ended.lock().unwrap_or_else(PoisonError::into_inner);
                     show(ended.len() + 1, &report);
                     ended.push((number, report));
@@ -89,7 +97,7 @@ pub fn run_all<H: Harness + Clone>(harness: &H) -> Report {
     let defaults: BTreeSet<_> = laws.iter().flat_map(|law| &law.defaults).copied().collect();
     let defaults = defaults.into_iter().collect();
     let described = HarnessReport::new(harness.time(), &harness.profile(), defaults);
-    Report::new::<H::Store>(described, laws, began.elapsed())
+    Report::new(store, described, laws, began.elapsed())
 }
 
 /// One line of progress: on a terminal in the place of the one before, elsewhere below it.
@@ -110,9 +118,13 @@ fn show(ended: usize, report: &LawReport) {
 /// What a generated test does.
 #[doc(hidden)]
 pub fn assert_law<H: Harness>(harness: H, id: &str, manifest_dir: &str, source: &str) {
+    assert_named(&erased(harness), id, manifest_dir, source);
+}
+
+fn assert_named(harness: &Arc<dyn AnyHarness>, id: &str, manifest_dir: &str, source: &str) {
     let law = Law::named(id).unwrap_or_else(|| panic!("there is no law `{id}`"));
     let seeds = Seeds::beside(manifest_dir, source, law.area, law.id);
-    let report = run(&Arc::new(harness), law, seeds, &Arc::default());
+    let report = run(harness, law, seeds, &Arc::default());
     if !report.is_success() {
         panic!("{report}");
     }
@@ -122,8 +134,13 @@ pub fn assert_law<H: Harness>(harness: H, id: &str, manifest_dir: &str, source: 
     }
 }
 
-fn run<H: Harness>(
-    harness: &Arc<H>,
+/// From here on, nothing is compiled for a type of harness.
+fn erased(harness: impl Harness) -> Arc<dyn AnyHarness> {
+    Arc::new(harness)
+}
+
+fn run(
+    harness: &Arc<dyn AnyHarness>,
     law: &'static Law,
     seeds: Option<Seeds>,
     progress: &Arc<Progress>,
@@ -166,15 +183,14 @@ fn judge(result: LawResult, declared: Option<String>) -> Verdict {
 }
 
 /// Runs the law on a thread of its own, so that a store that blocks it is a named failure, too.
-fn isolated<H: Harness>(
-    harness: &Arc<H>,
+fn isolated(
+    harness: &Arc<dyn AnyHarness>,
     law: &'static Law,
     profile: &Profile,
     seeds: Option<Seeds>,
     progress: &Arc<Progress>,
 ) -> LawResult {
-    let bodies: [Body<H>; LAWS.len()] = crate::for_each_law! { bodies, H };
-    let body = LAWS.iter().zip(bodies).find(|(known, _)| known.id == law.id);
+    let body = LAWS.iter().zip(BODIES).find(|(known, _)| known.id == law.id);
     let (_, body) = body.unwrap_or_else(|| panic!("there is no law `{}`", law.id));
     let kept = profile.seeds && !profile.deviations.contains_key(law.id);
     let (harness, profile, progress) = (harness.clone(), profile.clone(), progress.clone());

@@ -4,27 +4,28 @@ use std::time::Duration;
 use derp_kv_core::{Flights, KvStore, Layer, Layered, Operation};
 use futures_util::future::try_join_all;
 
+use crate::erased::{AnyHarness, Guard, Store};
 use crate::harness::NotProvided;
 use crate::progress::{DefaultMethod, Progress};
 use crate::violation::{Kind, Violation, with_sources};
-use crate::{BoxError, Cut, Harness, Time, progress};
+use crate::{BoxError, Cut, Time, progress};
 
 /// More callers than connections to begin with.
 const WARM: u32 = 16;
 
 /// What one case of a law plays on: a fresh store, and more handles on its data.
-pub(crate) struct Scene<'a, H: Harness> {
-    pub(crate) store: H::Store,
+pub(crate) struct Scene<'a> {
+    pub(crate) store: Store,
     // After the store: a server outlives its clients.
-    guard: H::Guard,
-    harness: &'a H,
+    guard: Guard,
+    harness: &'a dyn AnyHarness,
     slack: Duration,
     progress: Arc<Progress>,
 }
 
-impl<'a, H: Harness> Scene<'a, H> {
+impl<'a> Scene<'a> {
     pub(crate) async fn open(
-        harness: &'a H,
+        harness: &'a dyn AnyHarness,
         slack: Duration,
         progress: &Arc<Progress>,
     ) -> Result<Self, Violation> {
@@ -33,19 +34,16 @@ impl<'a, H: Harness> Scene<'a, H> {
     }
 
     /// `count` handles on the same data, the first of them the store itself.
-    pub(crate) async fn handles(
-        &mut self,
-        count: usize,
-    ) -> Result<Vec<Handle<H::Store>>, Violation> {
-        let mut handles = vec![Layered::new(self.store.clone(), Process { flights: None })];
+    pub(crate) async fn handles(&mut self, count: usize) -> Result<Vec<Store>, Violation> {
+        let mut handles = vec![self.store.clone()];
         while handles.len() < count {
             let store = self.second_handle().await?;
-            handles.push(Layered::new(store, Process { flights: Some(Flights::new()) }));
+            handles.push(Box::new(Layered::new(store, Process { flights: Flights::new() })));
         }
         Ok(handles)
     }
 
-    async fn second_handle(&mut self) -> Result<H::Store, Violation> {
+    async fn second_handle(&mut self) -> Result<Store, Violation> {
         let opened = self.harness.second_handle(&self.store, &mut self.guard).await;
         match provided(opened).map_err(cannot_open)? {
             Some(store) => Ok(store),
@@ -70,7 +68,7 @@ impl<'a, H: Harness> Scene<'a, H> {
     }
 
     /// A store with other data, and what has to live as long.
-    pub(crate) async fn another(&self) -> Result<(H::Store, H::Guard), Violation> {
+    pub(crate) async fn another(&self) -> Result<(Store, Guard), Violation> {
         self.harness.open().await.map_err(cannot_open)
     }
 
@@ -139,13 +137,10 @@ fn cannot_open(error: BoxError) -> Violation {
     Violation::of(Kind::NotTried, format!("the harness could not open a store: {error}"))
 }
 
-/// One process's handle on the data: its flights are its own.
-pub(crate) type Handle<S> = Layered<S, Process>;
-
+/// Another process around its handle on the data: its flights are its own.
 #[derive(Clone, Debug)]
-pub(crate) struct Process {
-    /// None: the store's.
-    flights: Option<Flights>,
+struct Process {
+    flights: Flights,
 }
 
 impl Layer for Process {
@@ -160,6 +155,6 @@ impl Layer for Process {
 
     fn flights<'a>(&'a self, inner: Option<&'a Flights>) -> Option<&'a Flights> {
         // A store that shares no flights does not begin to here.
-        inner.map(|shared| self.flights.as_ref().unwrap_or(shared))
+        inner.map(|_| &self.flights)
     }
 }

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use derp_kv_core::KvStore;
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
+use crate::erased::Store;
 use crate::violation::Violation;
 
 /// How long callers spin for each other at a group, and at all groups together: on a busy machine,
@@ -85,13 +85,13 @@ impl Drop for Leaves {
 
 /// One of the callers.
 #[derive(Clone, Debug)]
-pub(crate) struct Caller<S> {
+pub(crate) struct Caller {
     pub(crate) number: usize,
-    pub(crate) kv: S,
+    pub(crate) kv: Store,
     meeting: Arc<Meeting>,
 }
 
-impl<S> Caller<S> {
+impl Caller {
     /// Makes a call for each key, all of them under way together; each begins when another caller
     /// has come to its key, as far as one comes.
     pub(crate) async fn each<T, F>(
@@ -115,17 +115,15 @@ impl<S> Caller<S> {
 
 /// Runs one caller for each of the `stores`, on threads, over `keys` in groups of `group`. All of
 /// them begin a group about together. Returns what each caller got of each group.
-pub(crate) async fn side_by_side<S, T, F>(
-    stores: Vec<S>,
+pub(crate) async fn side_by_side<T, F>(
+    stores: Vec<Store>,
     keys: usize,
     group: usize,
-    call: impl Fn(Caller<S>, Range<usize>) -> F + Send + Sync + 'static,
+    call: impl Fn(Caller, Range<usize>) -> F + Send + Sync + 'static,
 ) -> Result<Vec<Vec<T>>, Violation>
 where
-    S: KvStore,
     T: Send + 'static,
     F: Future<Output = Result<T, Violation>>,
-    Caller<S>: Clone,
 {
     let groups = keys.div_ceil(group);
     let meeting = Arc::new(Meeting::new(groups, keys, stores.len()));

@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use derp_kv_core::KvStore;
 use proptest::collection::vec;
 
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::history::histories;
 use crate::input::{Blob, distinct_keys, key, lasting, long_ttl, value};
@@ -21,13 +20,13 @@ use crate::violation::{ensure, ensure_eq};
 pub(crate) use apart::keys_are_told_apart;
 pub(crate) use long::{long_keys, too_long_keys_are_refused};
 
-pub(crate) fn reads_your_writes<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn reads_your_writes(bench: &Bench<'_>) -> LawResult {
     bench.property(histories(60, long_ttl(), None), async |scene, history| {
         play(scene, &scene.store, b"", &history).await
     })
 }
 
-pub(crate) fn any_bytes<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn any_bytes(bench: &Bench<'_>) -> LawResult {
     bench.property(vec((key(), value()), 1..8), async |scene, items| {
         let kv = &scene.store;
         let mut written = BTreeMap::new();
@@ -52,7 +51,7 @@ pub(crate) fn any_bytes<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     })
 }
 
-pub(crate) fn missing_is_not_an_error<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn missing_is_not_an_error(bench: &Bench<'_>) -> LawResult {
     let inputs = (distinct_keys(1..6), value(), long_ttl());
     bench.property(inputs, async |scene, (keys, value, ttl)| {
         let kv = &scene.store;
@@ -75,7 +74,7 @@ pub(crate) fn missing_is_not_an_error<H: Harness>(bench: &Bench<'_, H>) -> LawRe
     })
 }
 
-pub(crate) fn exists_agrees_with_get<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn exists_agrees_with_get(bench: &Bench<'_>) -> LawResult {
     let written = proptest::option::of((value(), lasting()));
     bench.property(vec((key(), written), 1..8), async |scene, steps| {
         let kv = &scene.store;
@@ -95,7 +94,7 @@ pub(crate) fn exists_agrees_with_get<H: Harness>(bench: &Bench<'_, H>) -> LawRes
     })
 }
 
-pub(crate) fn set_replaces<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn set_replaces(bench: &Bench<'_>) -> LawResult {
     let writes = vec((value(), lasting()), 2..6);
     bench.property((key(), writes), async |scene, (key, writes)| {
         let kv = &scene.store;
@@ -107,7 +106,7 @@ pub(crate) fn set_replaces<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     })
 }
 
-pub(crate) fn delete_reports_presence<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn delete_reports_presence(bench: &Bench<'_>) -> LawResult {
     bench.property((distinct_keys(1..6), value()), async |scene, (keys, value)| {
         let kv = &scene.store;
         let (kept, deleted) = keys.split_at(keys.len() / 2);

@@ -9,7 +9,6 @@ use futures_util::TryStreamExt;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
 use crate::input::{Blob, bytes, distinct_keys, key, key_bytes, lasting, long_ttl};
 use crate::laws::fits;
@@ -26,7 +25,7 @@ where
     prop_oneof![15 => vec(items.clone(), 1..12), 1 => vec(items, 1_000..3_000)]
 }
 
-pub(crate) fn mget_keeps_order_and_repeats<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn mget_keeps_order_and_repeats(bench: &Bench<'_>) -> LawResult {
     let asked = batch(prop_oneof![2 => key(), 1 => key_bytes()]);
     bench.property((distinct_keys(1..8), asked), async |scene, (present, asked)| {
         let kv = &scene.store;
@@ -48,7 +47,7 @@ pub(crate) fn mget_keeps_order_and_repeats<H: Harness>(bench: &Bench<'_, H>) -> 
     })
 }
 
-pub(crate) fn mset_last_wins<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn mset_last_wins(bench: &Bench<'_>) -> LawResult {
     bench.property((batch((key(), bytes())), lasting()), async |scene, (items, ttl)| {
         let kv = &scene.store;
         let slices: Vec<(&[u8], &[u8])> =
@@ -63,7 +62,7 @@ pub(crate) fn mset_last_wins<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     })
 }
 
-pub(crate) fn mset_sets_ttl_with_value<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn mset_sets_ttl_with_value(bench: &Bench<'_>) -> LawResult {
     // Every key of a batch has its TTL afterwards, whatever it had before.
     bench.property(
         (batch((key(), bytes())), lasting(), long_ttl()),
@@ -105,7 +104,7 @@ pub(crate) fn mset_sets_ttl_with_value<H: Harness>(bench: &Bench<'_, H>) -> LawR
     })
 }
 
-pub(crate) fn delete_many_counts_distinct<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn delete_many_counts_distinct(bench: &Bench<'_>) -> LawResult {
     let asked = batch(prop_oneof![2 => key(), 1 => key_bytes()]);
     bench.property((distinct_keys(2..10), asked), async |scene, (present, asked)| {
         let kv = &scene.store;
@@ -127,7 +126,7 @@ pub(crate) fn delete_many_counts_distinct<H: Harness>(bench: &Bench<'_, H>) -> L
     })
 }
 
-pub(crate) fn empty_does_nothing<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn empty_does_nothing(bench: &Bench<'_>) -> LawResult {
     bench.property((distinct_keys(0..4), lasting()), async |scene, (present, ttl)| {
         let kv = &scene.store;
         for key in &present {

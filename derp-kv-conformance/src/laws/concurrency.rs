@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use derp_kv_core::{Counter, KvStore};
 
-use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
+use crate::erased::Store;
 use crate::input::Blob;
 use crate::laws::fits;
 use crate::scene::Scene;
@@ -35,13 +35,12 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const SHORT: Duration = Duration::from_millis(4);
 
 /// Races of one answer: `call` must be true for exactly one of the callers, who is returned.
-async fn one_wins<H, F>(
-    scene: &mut Scene<'_, H>,
+async fn one_wins<F>(
+    scene: &mut Scene<'_>,
     what: &str,
-    call: impl Fn(usize, crate::scene::Handle<H::Store>) -> F,
+    call: impl Fn(usize, Store) -> F,
 ) -> Result<usize, Violation>
 where
-    H: Harness,
     F: Future<Output = Result<bool, Violation>> + Send + 'static,
 {
     let handles = scene.handles(2).await?;
@@ -60,7 +59,7 @@ where
     Ok(winner)
 }
 
-pub(crate) fn one_set_nx_wins<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn one_set_nx_wins(bench: &Bench<'_>) -> LawResult {
     bench.race(async |scene, round| {
         let key = format!("{round}/nx").into_bytes();
         let ttl = (round % 2 == 0).then_some(DAY);
@@ -105,7 +104,7 @@ pub(crate) fn one_set_nx_wins<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     })
 }
 
-pub(crate) fn one_compare_and_delete_wins<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn one_compare_and_delete_wins(bench: &Bench<'_>) -> LawResult {
     bench.race(async |scene, round| {
         let key = format!("{round}").into_bytes();
         scene.store.set(&key, b"v", None).await?;
@@ -129,7 +128,7 @@ pub(crate) fn one_compare_and_delete_wins<H: Harness>(bench: &Bench<'_, H>) -> L
     })
 }
 
-pub(crate) fn one_delete_wins<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn one_delete_wins(bench: &Bench<'_>) -> LawResult {
     bench.race(async |scene, round| {
         let key = format!("{round}").into_bytes();
         scene.store.set(&key, b"v", None).await?;
@@ -162,7 +161,7 @@ pub(crate) fn one_delete_wins<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     })
 }
 
-pub(crate) fn increments_all_count<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn increments_all_count(bench: &Bench<'_>) -> LawResult {
     const EACH: i64 = 12;
     bench.race(async |scene, round| {
         let key = format!("{round}").into_bytes();
@@ -206,7 +205,7 @@ pub(crate) fn increments_all_count<H: Harness>(bench: &Bench<'_, H>) -> LawResul
     })
 }
 
-pub(crate) fn compare_and_set_loses_no_update<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn compare_and_set_loses_no_update(bench: &Bench<'_>) -> LawResult {
     const EACH: u64 = 4;
     bench.race(async |scene, round| {
         let key = format!("{round}/one").into_bytes();
@@ -261,7 +260,7 @@ pub(crate) fn compare_and_set_loses_no_update<H: Harness>(bench: &Bench<'_, H>) 
     })
 }
 
-pub(crate) fn value_and_expiry_stay_together<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn value_and_expiry_stay_together(bench: &Bench<'_>) -> LawResult {
     /// A TTL that tells whose it is, or none.
     fn ttl_of(caller: u64) -> Option<Duration> {
         (!caller.is_multiple_of(3)).then(|| DAY * u32::try_from(caller).unwrap_or(1))

@@ -4,13 +4,12 @@ use derp_kv_core::KvStore;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::input::{Blob, bytes, key, lasting, value};
 use crate::laws::expect;
 use crate::violation::{ensure, ensure_eq};
 
-pub(crate) fn set_nx_only_when_absent<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn set_nx_only_when_absent(bench: &Bench<'_>) -> LawResult {
     let inputs = (key(), value(), lasting(), bytes(), lasting());
     bench.property(inputs, async |scene, (key, first, ttl, second, other_ttl)| {
         let kv = &scene.store;
@@ -47,7 +46,7 @@ fn near_misses() -> impl Strategy<Value = (Blob, Vec<Blob>)> {
     })
 }
 
-pub(crate) fn compares_every_byte<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn compares_every_byte(bench: &Bench<'_>) -> LawResult {
     let inputs = (key(), near_misses(), lasting(), bytes());
     bench.property(inputs, async |scene, (key, (value, misses), ttl, new)| {
         let kv = &scene.store;
@@ -71,7 +70,7 @@ pub(crate) fn compares_every_byte<H: Harness>(bench: &Bench<'_, H>) -> LawResult
     bench.scenario(async |scene| large::compares_large_values(&scene.store).await)
 }
 
-pub(crate) fn absent_never_matches<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn absent_never_matches(bench: &Bench<'_>) -> LawResult {
     let inputs = (key(), prop_oneof![Just(Blob(Vec::new())), bytes()], bytes(), lasting());
     bench.property(inputs, async |scene, (key, expected, value, ttl)| {
         let kv = &scene.store;
@@ -90,7 +89,7 @@ pub(crate) fn absent_never_matches<H: Harness>(bench: &Bench<'_, H>) -> LawResul
     })
 }
 
-pub(crate) fn swap_sets_expiry<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn swap_sets_expiry(bench: &Bench<'_>) -> LawResult {
     let inputs = (key(), bytes(), lasting(), bytes(), lasting());
     bench.property(inputs, async |scene, (key, old, ttl, new, new_ttl)| {
         let kv = &scene.store;

@@ -16,9 +16,9 @@ use tokio::time::{Instant, sleep};
 pub(crate) use self::heals::heals;
 pub(crate) use self::reads::reads_are_right_or_fail;
 pub(crate) use self::writes::{applies_once, tells_what_was_applied};
+use crate::Cut;
 use crate::bench::{Bench, LawResult};
 use crate::violation::{Kind, Violation, ensure, with_sources};
-use crate::{Cut, Harness};
 
 /// After which a store has found a new connection, or never will.
 const HEALED: Duration = Duration::from_secs(10);
@@ -46,7 +46,7 @@ impl Cuts {
     }
 
     /// Lets a write meet cuts that no client can repeat by itself, as it may repeat reads.
-    fn probe<H: Harness>(&self, bench: &Bench<'_, H>) -> LawResult {
+    fn probe(&self, bench: &Bench<'_>) -> LawResult {
         bench.severed(async |scene| {
             for number in 0..TRIES {
                 let key = format!("probe {number}/").into_bytes();
@@ -58,7 +58,7 @@ impl Cuts {
     }
 
     /// The end of a law: it holds only where a connection broke, or where there is none.
-    fn proved<H: Harness>(&self, bench: &Bench<'_, H>) -> LawResult {
+    fn proved(&self, bench: &Bench<'_>) -> LawResult {
         if self.met.get() || bench.profile.embedded {
             return Ok(());
         }

@@ -6,7 +6,6 @@ use derp_kv_core::{Counter, ErrorKind, Expiry, KvStore};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::input::{Blob, bytes, key, lasting, long_ttl};
 use crate::laws::expect;
@@ -22,7 +21,7 @@ fn by() -> impl Strategy<Value = i64> + Clone {
     ]
 }
 
-pub(crate) fn creates_at_by<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn creates_at_by(bench: &Bench<'_>) -> LawResult {
     bench.property((key(), by(), lasting()), async |scene, (key, by, ttl)| {
         let kv = &scene.store;
         ensure_eq!(kv.incr(&key, by, ttl).await?.value, by, "the first value");
@@ -33,7 +32,7 @@ pub(crate) fn creates_at_by<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     })
 }
 
-pub(crate) fn keeps_expiry<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn keeps_expiry(bench: &Bench<'_>) -> LawResult {
     let inputs = (key(), lasting(), vec((-9_i64..10, lasting()), 1..6), any::<bool>());
     bench.property(inputs, async |scene, (key, ttl, steps, by_set)| {
         let kv = &scene.store;
@@ -52,7 +51,7 @@ pub(crate) fn keeps_expiry<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     })
 }
 
-pub(crate) fn get_shows_decimal<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn get_shows_decimal(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| near::is_exact(&scene.store).await)?;
     bench.property((key(), vec(by(), 1..8)), async |scene, (key, steps)| {
         let kv = &scene.store;
@@ -69,7 +68,7 @@ pub(crate) fn get_shows_decimal<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     })
 }
 
-pub(crate) fn reports_expiry<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn reports_expiry(bench: &Bench<'_>) -> LawResult {
     bench.property((key(), lasting(), long_ttl()), async |scene, (key, ttl, expire)| {
         let kv = &scene.store;
         for ignored in [ttl, None, Some(expire)] {
@@ -104,7 +103,7 @@ fn refused() -> impl Strategy<Value = (Blob, i64)> {
     ]
 }
 
-pub(crate) fn failure_changes_nothing<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn failure_changes_nothing(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| near::refuses(&scene.store).await)?;
     let inputs = (key(), refused(), lasting(), lasting());
     bench.property(inputs, async |scene, (key, (value, by), ttl, other_ttl)| {

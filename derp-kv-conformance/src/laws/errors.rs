@@ -8,7 +8,6 @@ use std::time::Duration;
 use derp_kv_core::{Error, ErrorKind, KvStore, MAX_TTL};
 
 use self::traces::Traces;
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::input::{Blob, key, noise};
 use crate::scene::Scene;
@@ -30,11 +29,7 @@ const BAD_TTLS: [Duration; 4] = [
 ];
 
 /// Calls that every store refuses, with values that must not leak. After each the store still serves.
-async fn refusals<H: Harness>(
-    scene: &Scene<'_, H>,
-    key: &[u8],
-    secret: &[u8],
-) -> Result<Vec<Refusal>, Violation> {
+async fn refusals(scene: &Scene<'_>, key: &[u8], secret: &[u8]) -> Result<Vec<Refusal>, Violation> {
     let kv = &scene.store;
     let mut refusals = Vec::new();
     kv.set(key, secret, None).await?;
@@ -132,7 +127,7 @@ pub(super) fn prints(error: &Error) -> Vec<String> {
     forms.collect()
 }
 
-pub(crate) fn never_show_values<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn never_show_values(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         for (number, secret) in secrets().iter().enumerate() {
             let traces = Traces::of(secret);
@@ -160,7 +155,7 @@ pub(crate) fn never_show_values<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     })
 }
 
-pub(crate) fn debug_shows_no_values<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn debug_shows_no_values(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(2).await?;
         for secret in secrets() {
@@ -240,7 +235,7 @@ async fn polled(mut call: Pin<&mut impl Future>) -> bool {
     poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_ready())).await
 }
 
-pub(crate) fn refusals_are_certain<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn refusals_are_certain(bench: &Bench<'_>) -> LawResult {
     bench.property((key(), "[a-z]{1,8}"), async |scene, (key, value)| {
         for Refusal { call, expected, error } in refusals(scene, &key, value.as_bytes()).await? {
             ensure_eq!(error.kind(), expected, "the kind of {call}'s error");

@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use crate::Harness;
 use crate::bench::Bench;
 use crate::resolution;
 
@@ -34,7 +33,7 @@ fn in_units(duration: Duration) -> Duration {
 }
 
 /// TTLs that a case outlasts.
-fn short_ttl<H: Harness>(bench: &Bench<'_, H>) -> BoxedStrategy<Duration> {
+fn short_ttl(bench: &Bench<'_>) -> BoxedStrategy<Duration> {
     if bench.is_virtual() {
         prop_oneof![millis(1..=9), millis(1..=5_000), Just(Duration::from_secs(24 * 60 * 60))]
             .boxed()

@@ -10,9 +10,10 @@ use std::time::Duration;
 use derp_kv_core::{Error, ErrorKind, Expiry, KvStore};
 use futures_util::future::try_join_all;
 
-use crate::scene::{Handle, Scene};
+use crate::erased::Store;
+use crate::scene::Scene;
 use crate::violation::{Violation, ensure};
-use crate::{Fault, FaultStore, Harness, Operation};
+use crate::{Fault, FaultStore, Operation};
 
 pub(crate) use counted::*;
 pub(crate) use once::*;
@@ -36,19 +37,19 @@ const FAULTS: [Fault; 5] = [
 ];
 
 /// One key or id, and the store that fails under it.
-struct Case<S> {
-    kv: FaultStore<Handle<S>>,
+struct Case {
+    kv: FaultStore<Store>,
     /// As another process has it, where nothing fails.
-    other: Handle<S>,
+    other: Store,
     id: String,
     fault: Fault,
 }
 
 /// Plays `scenario` once to count its calls, and then for each of them with each fault, all side
 /// by side: where time is real, they share their waiting.
-async fn each_fault<H: Harness>(
-    scene: &mut Scene<'_, H>,
-    scenario: impl AsyncFn(&Case<H::Store>) -> Result<(), Violation>,
+async fn each_fault(
+    scene: &mut Scene<'_>,
+    scenario: impl AsyncFn(&Case) -> Result<(), Violation>,
 ) -> Result<(), Violation> {
     let handles = scene.handles(2).await?;
     let (own, other) = (&handles[0], &handles[1]);
@@ -71,7 +72,7 @@ async fn each_fault<H: Harness>(
     Ok(())
 }
 
-impl<S: KvStore> Case<S> {
+impl Case {
     /// A call by a client that does not wait for ever. `None`: it hung, and was given up.
     async fn call<T>(&self, call: impl Future<Output = T>) -> Option<T> {
         if self.fault != Fault::Hang || self.kv.injected() > 0 {

@@ -7,7 +7,6 @@ use futures_util::future::try_join;
 use proptest::prelude::*;
 use tokio::sync::Notify;
 
-use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
 use crate::history::histories;
 use crate::input::{Blob, bytes, distinct_keys, key_bytes, long_ttl};
@@ -15,7 +14,7 @@ use crate::laws::{expect, scanned};
 use crate::model::play;
 use crate::violation::{Violation, ensure, ensure_eq};
 
-pub(crate) fn isolates<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn isolates(bench: &Bench<'_>) -> LawResult {
     let inputs = (histories(30, long_ttl(), None), distinct_keys(1..6), bytes());
     bench.property(inputs, async |scene, (history, keys, value)| {
         let kv = &scene.store;
@@ -35,7 +34,7 @@ pub(crate) fn isolates<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     })
 }
 
-pub(crate) fn scan_strips<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn scan_strips(bench: &Bench<'_>) -> LawResult {
     let prefix = prop_oneof![key_bytes(), Just(Blob(Vec::new()))];
     bench.property((prefix, distinct_keys(1..12)), async |scene, (prefix, keys)| {
         let kv = &scene.store;
@@ -107,7 +106,7 @@ async fn compute_together<S: KvStore + Clone>(kv: &S) -> Result<(), Violation> {
     Ok(())
 }
 
-pub(crate) fn flights_are_its_own<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn flights_are_its_own(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let kv = &scene.store;
         let tenants = ["a:", "b:"].map(|prefix| Prefixed::new(kv.clone(), prefix));

@@ -9,7 +9,6 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
 use crate::input::{Blob, distinct_keys, key_bytes, shown};
 use crate::laws::{all_keys, scanned};
@@ -23,7 +22,7 @@ fn globs() -> impl Strategy<Value = Blob> + Clone {
 
 pub(crate) use pages::covers_every_page;
 
-pub(crate) fn prefix_is_literal<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn prefix_is_literal(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let kv = &scene.store;
         let (keys, prefixes) = literal::keys_and_prefixes();
@@ -54,7 +53,7 @@ pub(crate) fn prefix_is_literal<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     })
 }
 
-pub(crate) fn sees_every_stable_key<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn sees_every_stable_key(bench: &Bench<'_>) -> LawResult {
     bench.long_race(async |scene, round| {
         let stable: BTreeSet<_> =
             (0..60 + round * 97 % 900).map(|key| format!("{round}/stable/{key}")).collect();
@@ -97,7 +96,7 @@ pub(crate) fn sees_every_stable_key<H: Harness>(bench: &Bench<'_, H>) -> LawResu
     })
 }
 
-pub(crate) fn never_invents<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn never_invents(bench: &Bench<'_>) -> LawResult {
     let inputs = (distinct_keys(1..12), distinct_keys(0..6), globs());
     bench.property(inputs, async |scene, (keys, deleted, prefix)| {
         let kv = &scene.store;
@@ -174,7 +173,7 @@ async fn halts_nobody(kv: &impl KvStore) -> Result<(), Violation> {
     clear(kv, b"halt/").await
 }
 
-pub(crate) fn ends_when_dropped<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn ends_when_dropped(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| halts_nobody(&scene.store).await)?;
     bench.property((distinct_keys(1..20), 0_usize..20), async |scene, (keys, taken)| {
         let kv = &scene.store;

@@ -11,7 +11,6 @@ use derp_kv_core::KvStore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
 use crate::input::{Blob, bytes, key};
 use crate::scene::Scene;
@@ -29,7 +28,7 @@ fn late(is_virtual: bool) -> Duration {
     if is_virtual { Duration::from_millis(10) } else { Duration::from_secs(8) }
 }
 
-pub(crate) fn returns_in_time<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn returns_in_time(bench: &Bench<'_>) -> LawResult {
     let inputs = (key(), proptest::option::of(bytes()), bytes(), 0_u64..20);
     bench.timed_property(inputs, async |scene, (key, value, other, at_most)| {
         let kv = &scene.store;
@@ -49,7 +48,7 @@ pub(crate) fn returns_in_time<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     })
 }
 
-pub(crate) fn loses_no_change<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn loses_no_change(bench: &Bench<'_>) -> LawResult {
     let knows = Cell::new(false);
     bench.scenario(async |scene| {
         knows.set(knows_of_changes(scene).await?);
@@ -99,7 +98,7 @@ pub(crate) fn loses_no_change<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
 }
 
 /// Where the value differs from the beginning, nobody sleeps.
-async fn sees_what_differs<H: Harness>(scene: &mut Scene<'_, H>) -> Result<(), Violation> {
+async fn sees_what_differs(scene: &mut Scene<'_>) -> Result<(), Violation> {
     type Seen = Option<&'static [u8]>;
     const LARGE: &[u8] = &[b'v'; 100_000];
     const LARGE_BUT_LAST: &[u8] = &{

@@ -21,7 +21,7 @@ use super::line::{Lie, Line};
 #[derive(Debug)]
 pub(crate) struct Broken {
     kv: MemoryStore,
-    // Not a parameter of the type: each law would be compiled for each defect.
+    // Not a parameter of the type: each method below would be compiled for each defect.
     defect: Arc<dyn Defect>,
     line: Arc<Line>,
 }

@@ -6,7 +6,6 @@ use derp_kv_core::{ErrorKind, KvStore, Result};
 use futures_util::TryStreamExt;
 
 use super::siblings::tell_apart;
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::input::{Blob, noise};
 use crate::laws::scanned;
@@ -24,7 +23,7 @@ const LONGEST: usize = 1 << 20;
 /// The highest limit that is tried: a key above a higher one would be too dear to send.
 const HIGHEST: usize = 4 << 20;
 
-pub(crate) fn long_keys<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn long_keys(bench: &Bench<'_>) -> LawResult {
     let limit = bench.profile.key_limit().min(LONGEST);
     // Nothing that could be compressed: an index that is told of its limit by luck is none.
     let noise = noise(limit);
@@ -83,7 +82,7 @@ async fn long_prefixes(kv: &impl KvStore, noise: &[u8]) -> Result<(), Violation>
     Ok(())
 }
 
-pub(crate) fn too_long_keys_are_refused<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn too_long_keys_are_refused(bench: &Bench<'_>) -> LawResult {
     let limit = bench.profile.key_limit();
     if limit > HIGHEST {
         return Ok(());

@@ -3,7 +3,6 @@ use std::time::Duration;
 
 use derp_kv_core::{Counter, KvStore};
 
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::input::Blob;
 use crate::laws::fits;
@@ -109,14 +108,14 @@ async fn check(kv: &impl KvStore, keys: &[Blob], only_msets: bool) -> Result<(),
 }
 
 /// All callers on threads, each with batch after batch.
-async fn on_threads<H: Harness>(
-    scene: &mut Scene<'_, H>,
+async fn on_threads(
+    scene: &mut Scene<'_>,
     keys: &[Blob],
     only_msets: bool,
 ) -> Result<(), Violation> {
     let shared = keys.to_vec();
     let stores = scene.handles(CALLERS).await?;
-    side_by_side(stores, BATCHES, 1, move |caller: Caller<_>, turn: Range<usize>| {
+    side_by_side(stores, BATCHES, 1, move |caller: Caller, turn: Range<usize>| {
         let keys = shared.clone();
         async move { batch(&caller.kv, caller.number, turn.start, &keys, only_msets).await }
     })
@@ -132,10 +131,10 @@ const LARGE: usize = 2_100;
 const LARGE_BATCHES: usize = 2;
 
 /// Large batches, whose callers each have the keys in another order.
-async fn large_on_threads<H: Harness>(scene: &mut Scene<'_, H>) -> Result<(), Violation> {
+async fn large_on_threads(scene: &mut Scene<'_>) -> Result<(), Violation> {
     let keys: Vec<_> = (0..LARGE).map(|key| Blob(format!("large/{key}").into_bytes())).collect();
     let (shared, stores) = (keys.clone(), scene.handles(CALLERS).await?);
-    side_by_side(stores, LARGE_BATCHES, 1, move |caller: Caller<_>, turn: Range<usize>| {
+    side_by_side(stores, LARGE_BATCHES, 1, move |caller: Caller, turn: Range<usize>| {
         let keys = shared.clone();
         async move {
             let kind = usize::from((caller.number + turn.start) % 4 == 3);
@@ -152,10 +151,7 @@ async fn large_on_threads<H: Harness>(scene: &mut Scene<'_, H>) -> Result<(), Vi
 }
 
 /// A batch that is stopped in its middle, and another over the same keys from their other end.
-async fn one_inside_the_other<H: Harness>(
-    scene: &mut Scene<'_, H>,
-    round: u32,
-) -> Result<(), Violation> {
+async fn one_inside_the_other(scene: &mut Scene<'_>, round: u32) -> Result<(), Violation> {
     let stores = scene.handles(2).await?;
     for (number, units) in [0, 1, 2, 3, 5, 8, 11].into_iter().enumerate() {
         // By kinds: those of `batch`.
@@ -180,7 +176,7 @@ async fn one_inside_the_other<H: Harness>(
     Ok(())
 }
 
-pub(crate) fn racing_batches_all_succeed<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn racing_batches_all_succeed(bench: &Bench<'_>) -> LawResult {
     bench.sweep(async |scene, round| {
         if round == 0 {
             large_on_threads(scene).await?;

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use derp_kv_core::KvStore;
 
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::input::Blob;
 use crate::laws::fits;
@@ -164,7 +163,7 @@ async fn large_values(kv: &impl KvStore) -> Result<(), Violation> {
     Ok(())
 }
 
-pub(crate) fn any_size<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn any_size(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| large_values(&scene.store).await)?;
     bench.scenario(async |scene| {
         let kv = &scene.store;

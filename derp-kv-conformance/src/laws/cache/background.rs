@@ -5,21 +5,21 @@ use derp_kv_core::{Cache, Error, KvStore};
 use tokio::time::{Instant, sleep};
 
 use super::{LATE, PAUSE, STALE, TTL, is_unchanged, options, soon, stale_for_an_hour, store_stale};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
+use crate::erased::Store;
 use crate::input::Blob;
 use crate::laws::expect;
 use crate::laws::helpers::{Gate, Runs, until_absent};
-use crate::scene::{Handle, Scene};
+use crate::scene::Scene;
 use crate::violation::{Violation, ensure, ensure_eq};
 
-fn cache<S: KvStore + Clone>(kv: &Handle<S>) -> Cache<Handle<S>, u32> {
+fn cache(kv: &Store) -> Cache<Store, u32> {
     Cache::new(kv.clone(), "", options())
 }
 
 /// A caller with nothing to do but to read, and what it gets.
-async fn read<S: KvStore + Clone>(
-    cache: &Cache<Handle<S>, u32>,
+async fn read(
+    cache: &Cache<Store, u32>,
     key: &str,
     runs: &Runs,
     value: u32,
@@ -33,10 +33,7 @@ async fn read<S: KvStore + Clone>(
 }
 
 /// The caller that begins a refresh is answered while it goes on.
-async fn nobody_waits<H: Harness>(
-    scene: &Scene<'_, H>,
-    handles: &[Handle<H::Store>],
-) -> Result<(), Violation> {
+async fn nobody_waits(scene: &Scene<'_>, handles: &[Store]) -> Result<(), Violation> {
     let caches: Vec<_> = handles.iter().map(cache).collect();
     store_stale(&scene.store, "k", b"1").await?;
     let (gate, replaced) = (Gate::default(), Arc::new(OnceLock::new()));
@@ -68,8 +65,8 @@ async fn nobody_waits<H: Harness>(
 }
 
 /// Comes again and again, until the value is the new one.
-async fn until_refreshed<S: KvStore + Clone>(
-    caches: &[Cache<Handle<S>, u32>],
+async fn until_refreshed(
+    caches: &[Cache<Store, u32>],
     key: &str,
     after: &str,
 ) -> Result<(), Violation> {
@@ -85,10 +82,7 @@ async fn until_refreshed<S: KvStore + Clone>(
 }
 
 /// A refresh that panics harms nobody, and is made again.
-async fn survives_a_panic<H: Harness>(
-    scene: &Scene<'_, H>,
-    handles: &[Handle<H::Store>],
-) -> Result<(), Violation> {
+async fn survives_a_panic(scene: &Scene<'_>, handles: &[Store]) -> Result<(), Violation> {
     let caches: Vec<_> = handles.iter().map(cache).collect();
     let written = store_stale(&scene.store, "panics", b"1").await?;
     let begun = Gate::default();
@@ -108,10 +102,7 @@ async fn survives_a_panic<H: Harness>(
 }
 
 /// What runs in the background ends with the last handle of its cache.
-async fn ends_with_its_cache<H: Harness>(
-    scene: &Scene<'_, H>,
-    handles: &[Handle<H::Store>],
-) -> Result<(), Violation> {
+async fn ends_with_its_cache(scene: &Scene<'_>, handles: &[Store]) -> Result<(), Violation> {
     store_stale(&scene.store, "dropped", b"1").await?;
     let (dropped, gate) = (cache(&handles[0]), Gate::default());
     let (another, inside) = (dropped.clone(), gate.clone());
@@ -129,7 +120,7 @@ async fn ends_with_its_cache<H: Harness>(
     until_refreshed(&caches, "dropped", "a cache that was dropped").await
 }
 
-pub(crate) fn refreshes_in_background<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn refreshes_in_background(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(3).await?;
         nobody_waits(scene, &handles).await?;

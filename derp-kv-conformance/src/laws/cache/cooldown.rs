@@ -6,11 +6,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::{HOUR, LATE, NEW, PAUSE, soon};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
+use crate::erased::Store;
 use crate::laws::helpers::{Failed, Gate, Runs};
 use crate::resolution;
-use crate::scene::{Handle, Scene};
+use crate::scene::Scene;
 use crate::violation::{Violation, ensure, ensure_eq};
 
 /// A cool-down that a law outlasts.
@@ -21,12 +21,7 @@ fn options(backoff: Duration) -> GuardedGet {
 }
 
 /// A call whose computation fails.
-async fn fails<S: KvStore + Clone>(
-    kv: &Handle<S>,
-    key: &str,
-    backoff: Duration,
-    runs: &Runs,
-) -> Result<Bytes, Failed> {
+async fn fails(kv: &Store, key: &str, backoff: Duration, runs: &Runs) -> Result<Bytes, Failed> {
     let work = async || {
         runs.begin();
         Err::<Bytes, _>(Failed::Work)
@@ -54,9 +49,9 @@ fn retry_after(answer: Result<Bytes, Failed>, backoff: Duration) -> Result<Durat
 
 /// A computation of the process `number` fails, and everybody hears of it; an invalidation by the
 /// other one ends it.
-async fn everybody_hears<H: Harness>(
-    scene: &Scene<'_, H>,
-    handles: &[Handle<H::Store>],
+async fn everybody_hears(
+    scene: &Scene<'_>,
+    handles: &[Store],
     number: usize,
 ) -> Result<(), Violation> {
     let key = format!("{number}");
@@ -117,10 +112,7 @@ fn hears_of_an_hour(answer: Result<Bytes, Failed>) -> Result<(), Violation> {
 }
 
 /// Whoever waits for as long as it is told computes.
-async fn tells_the_truth<H: Harness>(
-    scene: &Scene<'_, H>,
-    handles: &[Handle<H::Store>],
-) -> Result<(), Violation> {
+async fn tells_the_truth(scene: &Scene<'_>, handles: &[Store]) -> Result<(), Violation> {
     let began = Instant::now();
     let mut failed = None;
     let mut after = None;
@@ -160,10 +152,7 @@ async fn tells_the_truth<H: Harness>(
 }
 
 /// A lock that is no cool-down is waited for.
-async fn a_lock_is_no_cool_down<H: Harness>(
-    scene: &Scene<'_, H>,
-    handles: &[Handle<H::Store>],
-) -> Result<(), Violation> {
+async fn a_lock_is_no_cool_down(scene: &Scene<'_>, handles: &[Store]) -> Result<(), Violation> {
     scene.store.set(b"locked:lock", b"0123456789abcdef0123456789abcdef", Some(HOUR)).await?;
     let mut waiters = JoinSet::new();
     for kv in handles {
@@ -186,7 +175,7 @@ async fn a_lock_is_no_cool_down<H: Harness>(
     Ok(())
 }
 
-pub(crate) fn cools_down_after_a_failure<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn cools_down_after_a_failure(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(3).await?;
         for number in 0..2 {

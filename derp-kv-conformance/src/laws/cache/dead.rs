@@ -6,7 +6,6 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::{LATE, NEW, OLD, PAUSE, STALE, TTL, is_stale, options, store_stale};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::input::Blob;
 use crate::laws::expect;
@@ -17,7 +16,7 @@ use crate::violation::{Violation, ensure, ensure_eq};
 /// How long the lock of the dead lasts.
 const LASTS: Duration = Duration::from_millis(300);
 
-pub(crate) fn succeeds_a_dead_refresher<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn succeeds_a_dead_refresher(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(3).await?;
         let kv = &scene.store;

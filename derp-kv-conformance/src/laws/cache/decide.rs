@@ -4,17 +4,17 @@ use derp_kv_core::{Error, Expiry, Fill, GuardedGet, KvStore, KvStoreExt};
 use tokio::task::JoinSet;
 
 use super::{HOUR, NEW, OLD, PAUSE, STALE, is_unchanged, options, soon, store_stale};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
+use crate::erased::Store;
 use crate::input::Blob;
 use crate::laws::expect;
 use crate::laws::helpers::{Gate, Runs, until_absent};
 use crate::resolution;
-use crate::scene::{Handle, Scene};
+use crate::scene::Scene;
 use crate::violation::{Violation, ensure, ensure_eq};
 
 /// A value's own TTL goes before that of the options.
-async fn its_own_ttl<S: KvStore + Clone>(kv: &S, handle: &Handle<S>) -> Result<(), Violation> {
+async fn its_own_ttl(kv: &Store, handle: &Store) -> Result<(), Violation> {
     for (hours, stale) in [(6, false), (1, true), (9, true)] {
         let (key, ttl) = (format!("{hours} {stale}"), HOUR * hours);
         let options = if stale { options() } else { GuardedGet::new(HOUR * 3).lock_ttl(HOUR) };
@@ -27,10 +27,7 @@ async fn its_own_ttl<S: KvStore + Clone>(kv: &S, handle: &Handle<S>) -> Result<(
 }
 
 /// A value that is not to be kept goes to those who wait for it, and nowhere else.
-async fn kept_nowhere<H: Harness>(
-    scene: &Scene<'_, H>,
-    handle: &Handle<H::Store>,
-) -> Result<(), Violation> {
+async fn kept_nowhere(scene: &Scene<'_>, handle: &Store) -> Result<(), Violation> {
     let kv = &scene.store;
     for (what, fill) in
         [("unstored", Fill::unstored(NEW)), ("zero", Fill::new(NEW).ttl(Duration::ZERO))]
@@ -53,7 +50,7 @@ async fn kept_nowhere<H: Harness>(
 }
 
 /// Those of one process who wait for a value that is not kept get it.
-async fn waiters_get_it<S: KvStore + Clone>(handle: &Handle<S>) -> Result<(), Violation> {
+async fn waiters_get_it(handle: &Store) -> Result<(), Violation> {
     if handle.flights().is_none() {
         // Where callers share nothing, each computes in its turn.
         return Ok(());
@@ -93,7 +90,7 @@ async fn waiters_get_it<S: KvStore + Clone>(handle: &Handle<S>) -> Result<(), Vi
 const JITTERED: u32 = 16;
 
 /// Jitter shortens TTLs, by no more than was said.
-async fn jitter_shortens<S: KvStore + Clone>(kv: &S, handle: &Handle<S>) -> Result<(), Violation> {
+async fn jitter_shortens(kv: &Store, handle: &Store) -> Result<(), Violation> {
     let ttl = HOUR * 10;
     let mut least = ttl;
     for number in 0..JITTERED {
@@ -120,7 +117,7 @@ async fn jitter_shortens<S: KvStore + Clone>(kv: &S, handle: &Handle<S>) -> Resu
     Ok(())
 }
 
-pub(crate) fn lets_the_computation_decide<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn lets_the_computation_decide(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handle = scene.handles(1).await?.remove(0);
         its_own_ttl(&scene.store, &handle).await?;

@@ -4,13 +4,13 @@ use bytes::Bytes;
 use derp_kv_core::{Freshness, GuardedGet, KvStore, KvStoreExt, Source};
 
 use super::{HOUR, NEW, OLD, STALE, is_unchanged, soon};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
+use crate::erased::Store;
 use crate::input::Blob;
 use crate::laws::expect;
 use crate::laws::helpers::{Failed, Gate, Runs};
 use crate::model::{Deadline, Span};
-use crate::scene::{Handle, Scene};
+use crate::scene::Scene;
 use crate::violation::{Violation, ensure, ensure_eq};
 
 /// Values whose TTL is refreshed in its last half, with stale time after it or without.
@@ -43,11 +43,7 @@ impl Early {
     }
 
     /// All callers get the old value, which is fresh, and compute nothing.
-    async fn all_get_the_old_value<S: KvStore + Clone>(
-        self,
-        handles: &[Handle<S>],
-        key: &str,
-    ) -> Result<(), Violation> {
+    async fn all_get_the_old_value(self, handles: &[Store], key: &str) -> Result<(), Violation> {
         let (runs, options) = (Runs::default(), self.options());
         for kv in handles.iter().chain(handles) {
             let work = async || {
@@ -64,11 +60,7 @@ impl Early {
         Ok(())
     }
 
-    async fn check<H: Harness>(
-        self,
-        scene: &Scene<'_, H>,
-        handles: &[Handle<H::Store>],
-    ) -> Result<(), Violation> {
+    async fn check(self, scene: &Scene<'_>, handles: &[Store]) -> Result<(), Violation> {
         let kv = &scene.store;
         let key = self.key("before its last half");
         let written = self.store(kv, &key, HOUR / 4 * 3).await?;
@@ -108,7 +100,7 @@ impl Early {
     }
 }
 
-pub(crate) fn refreshes_early<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn refreshes_early(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(3).await?;
         for stale in [Duration::ZERO, STALE] {

@@ -8,13 +8,13 @@ use tokio::time::{Instant, sleep};
 use super::{
     HOUR, LATE, NEW, OLD, PAUSE, STALE, TTL, is_stale, is_unchanged, options, soon, store_stale,
 };
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
+use crate::erased::Store;
 use crate::input::Blob;
 use crate::laws::expect;
 use crate::laws::helpers::{Failed, Runs};
 use crate::resolution;
-use crate::scene::{Handle, Scene};
+use crate::scene::Scene;
 use crate::violation::{Violation, ensure, ensure_eq};
 
 /// How long a computation takes until it fails, and is then not tried again.
@@ -22,10 +22,7 @@ const UNTIL_FAILED: Duration = Duration::from_millis(120);
 const BACKOFF: Duration = Duration::from_millis(200);
 
 /// Whoever comes after a failure gets the old value, and leaves it as it is.
-async fn all_get_the_old_value<H: Harness>(
-    scene: &Scene<'_, H>,
-    handles: &[Handle<H::Store>],
-) -> Result<(), Violation> {
+async fn all_get_the_old_value(scene: &Scene<'_>, handles: &[Store]) -> Result<(), Violation> {
     let options = options().backoff(HOUR);
     for number in 0..handles.len() {
         let key = format!("{number}");
@@ -64,10 +61,7 @@ fn with<T>(tries: &Tries, look: impl FnOnce(&mut Vec<(Instant, Option<Instant>)>
 }
 
 /// The next refresh begins a back-off after the end of the one that failed, whoever comes.
-async fn is_tried_again<H: Harness>(
-    scene: &Scene<'_, H>,
-    handles: &[Handle<H::Store>],
-) -> Result<(), Violation> {
+async fn is_tried_again(scene: &Scene<'_>, handles: &[Store]) -> Result<(), Violation> {
     let options = options().backoff(BACKOFF);
     store_stale(&scene.store, "again", &OLD).await?;
     let tries = Tries::default();
@@ -107,7 +101,7 @@ async fn is_tried_again<H: Harness>(
     expect(&scene.store, b"again", &Blob(NEW.into()), Some(TTL + STALE)).await
 }
 
-pub(crate) fn serves_stale_when_the_refresh_fails<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn serves_stale_when_the_refresh_fails(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(3).await?;
         all_get_the_old_value(scene, &handles).await?;

@@ -6,12 +6,11 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::*;
 
 use super::{HOUR, LATE, STALE, TTL, options, soon};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
+use crate::erased::Store;
 use crate::input::Blob;
 use crate::laws::expect;
 use crate::laws::helpers::{Gate, until_absent};
-use crate::scene::Handle;
 use crate::violation::{Violation, ensure, ensure_eq};
 
 /// What each computation was asked for.
@@ -34,8 +33,8 @@ fn computed(key: &str) -> String {
 }
 
 /// Asks for all keys, and computes what is missing.
-async fn get_many<S: KvStore + Clone>(
-    cache: &Cache<Handle<S>, String>,
+async fn get_many(
+    cache: &Cache<Store, String>,
     keys: &[String],
     calls: &Calls,
 ) -> Result<Vec<String>, Violation> {
@@ -77,7 +76,7 @@ impl Batch {
         distinct.filter(|key| which(self.there.get(*key))).cloned().collect()
     }
 
-    async fn check<S: KvStore + Clone>(&self, kv: &S, handle: Handle<S>) -> Result<(), Violation> {
+    async fn check(&self, kv: &Store, handle: Store) -> Result<(), Violation> {
         let (options, kept) = if self.stale {
             (options(), TTL + STALE)
         } else {
@@ -121,10 +120,10 @@ fn keys(names: &[&str]) -> Vec<String> {
 }
 
 /// Two calls that want some of the same keys, the second while the first one computes.
-async fn overlap<S: KvStore + Clone>(
-    kv: &S,
-    first: &Handle<S>,
-    second: &Handle<S>,
+async fn overlap(
+    kv: &Store,
+    first: &Store,
+    second: &Store,
     number: usize,
 ) -> Result<(), Violation> {
     let prefix = format!("overlap {number}:");
@@ -171,7 +170,7 @@ async fn overlap<S: KvStore + Clone>(
     Ok(())
 }
 
-pub(crate) fn computes_many_together<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn computes_many_together(bench: &Bench<'_>) -> LawResult {
     bench.pausing_property(batch(), async |scene, batch| {
         let handle = scene.handles(1).await?.remove(0);
         batch.check(&scene.store, handle).await

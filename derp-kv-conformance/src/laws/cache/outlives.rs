@@ -1,26 +1,21 @@
-use derp_kv_core::{Cache, Error, KvStore};
+use derp_kv_core::{Cache, Error};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::{LATE, PAUSE, STALE, TTL, options, soon};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
+use crate::erased::Store;
 use crate::input::Blob;
 use crate::laws::helpers::{Gate, Runs, until_absent};
 use crate::laws::{drop_after, expect};
-use crate::scene::Handle;
 use crate::violation::{Violation, ensure, ensure_eq};
 
-fn cache<S: KvStore + Clone>(kv: &Handle<S>) -> Cache<Handle<S>, u32> {
+fn cache(kv: &Store) -> Cache<Store, u32> {
     Cache::new(kv.clone(), "", options())
 }
 
 /// A caller goes away in the middle of its computation; others come before that, or after it.
-async fn goes_away<S: KvStore + Clone>(
-    kv: &S,
-    handles: &[Handle<S>],
-    others_wait: bool,
-) -> Result<(), Violation> {
+async fn goes_away(kv: &Store, handles: &[Store], others_wait: bool) -> Result<(), Violation> {
     let key = format!("{others_wait}");
     let caches: Vec<_> = handles.iter().map(cache).collect();
     let (gate, runs) = (Gate::default(), Runs::default());
@@ -73,7 +68,7 @@ async fn goes_away<S: KvStore + Clone>(
 }
 
 /// A caller goes away at any point of its call.
-async fn at_any_point<S: KvStore + Clone>(kv: &S, handles: &[Handle<S>]) -> Result<(), Violation> {
+async fn at_any_point(kv: &Store, handles: &[Store]) -> Result<(), Violation> {
     let caches: Vec<_> = handles.iter().map(cache).collect();
     for polls in 0..12 {
         let key = format!("after {polls} polls");
@@ -91,7 +86,7 @@ async fn at_any_point<S: KvStore + Clone>(kv: &S, handles: &[Handle<S>]) -> Resu
     Ok(())
 }
 
-pub(crate) fn outlives_its_callers<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn outlives_its_callers(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(2).await?;
         for others_wait in [true, false] {

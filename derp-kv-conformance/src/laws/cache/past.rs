@@ -3,7 +3,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use derp_kv_core::{ErrorKind, Freshness, Got, GuardedGet, KvStore, KvStoreExt, Source};
+use derp_kv_core::{ErrorKind, Freshness, Got, GuardedGet, KvStoreExt, Source};
 use futures_util::future::try_join_all;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -11,11 +11,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::HOUR;
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
+use crate::erased::Store;
 use crate::laws::helpers::Failed;
 use crate::resolution;
-use crate::scene::Handle;
 use crate::violation::{Violation, ensure};
 
 /// Callers of one key, each with a computation that takes a while and may fail.
@@ -59,8 +58,8 @@ struct Served {
 }
 
 /// The caller's computation is of the value `number`.
-async fn call<S: KvStore + Clone>(
-    kv: Handle<S>,
+async fn call(
+    kv: Store,
     key: String,
     options: GuardedGet,
     step: Step,
@@ -86,12 +85,7 @@ async fn call<S: KvStore + Clone>(
 }
 
 impl History {
-    async fn play<S: KvStore + Clone>(
-        &self,
-        handles: &[Handle<S>],
-        key: usize,
-        slack: Duration,
-    ) -> Result<(), Violation> {
+    async fn play(&self, handles: &[Store], key: usize, slack: Duration) -> Result<(), Violation> {
         let options = GuardedGet::new(self.ttl)
             .stale(self.stale)
             .backoff(self.backoff)
@@ -143,7 +137,7 @@ impl History {
     }
 }
 
-pub(crate) fn serves_nothing_past_the_stale_window<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn serves_nothing_past_the_stale_window(bench: &Bench<'_>) -> LawResult {
     bench.timed_property(vec(history(), 3..6), async |scene, histories| {
         let handles = scene.handles(PROCESSES).await?;
         // A coarse store rounds up, and tells what is left to within its resolution.

@@ -2,22 +2,19 @@ use derp_kv_core::{Error, Freshness, KvStore, KvStoreExt, Source};
 use tokio::task::JoinSet;
 
 use super::{NEW, OLD, STALE, TTL, is_stale, is_unchanged, options, soon, store_stale};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
+use crate::erased::Store;
 use crate::input::Blob;
 use crate::laws::expect;
 use crate::laws::helpers::{Gate, Runs, until_absent};
-use crate::scene::{Handle, Scene};
+use crate::scene::Scene;
 use crate::violation::{Violation, ensure, ensure_eq};
 
 /// Callers over all processes.
 const CALLERS: usize = 30;
 
 /// In each process, who comes alone to a stale value refreshes it.
-async fn refreshes_alone<S: KvStore + Clone>(
-    handles: &[Handle<S>],
-    kv: &impl KvStore,
-) -> Result<(), Violation> {
+async fn refreshes_alone(handles: &[Store], kv: &impl KvStore) -> Result<(), Violation> {
     let options = options();
     for (number, alone) in handles.iter().enumerate() {
         let key = format!("alone {number}");
@@ -33,10 +30,7 @@ async fn refreshes_alone<S: KvStore + Clone>(
 }
 
 /// Of many callers one computes, and is kept at it while all others are answered.
-async fn one_refreshes<H: Harness>(
-    scene: &Scene<'_, H>,
-    handles: &[Handle<H::Store>],
-) -> Result<(), Violation> {
+async fn one_refreshes(scene: &Scene<'_>, handles: &[Store]) -> Result<(), Violation> {
     let kv = &scene.store;
     let written = store_stale(kv, "k", &OLD).await?;
     let (runs, gate) = (Runs::default(), Gate::default());
@@ -87,7 +81,7 @@ async fn one_refreshes<H: Harness>(
     Ok(())
 }
 
-pub(crate) fn serves_stale_while_one_refreshes<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn serves_stale_while_one_refreshes(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(3).await?;
         refreshes_alone(&handles, &scene.store).await?;

@@ -7,7 +7,6 @@ use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{HOUR, STALE, TTL, options};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::input::{Blob, bytes, key_bytes};
 use crate::laws::expect;
@@ -61,7 +60,7 @@ async fn is_stored(kv: &impl KvStore, full: &[u8], value: &Option<Item>) -> Resu
     expect(kv, full, &Blob(json), Some(ttl + STALE)).await
 }
 
-pub(crate) fn keeps_typed_values<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn keeps_typed_values(bench: &Bench<'_>) -> LawResult {
     let prefix = Blob(b"item:".to_vec());
     let full = move |key: &Blob| [&prefix[..], key].concat();
     let reserved = full.clone();

@@ -2,10 +2,9 @@ use bytes::Bytes;
 use derp_kv_core::{Cache, Error, KvStore, KvStoreExt, Raw};
 
 use super::{LATE, NEW, OLD, STALE, TTL, options, soon, store_stale};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
+use crate::erased::Store;
 use crate::laws::helpers::{Gate, until_absent};
-use crate::scene::Handle;
 use crate::violation::{Violation, ensure, ensure_eq};
 
 /// What the refresh under way computes.
@@ -20,7 +19,7 @@ enum Change {
 }
 
 impl Change {
-    async fn make<S: KvStore + Clone>(self, kv: &Handle<S>, key: &str) -> Result<(), Violation> {
+    async fn make(self, kv: &Store, key: &str) -> Result<(), Violation> {
         match self {
             Self::Invalidate => {
                 ensure_eq!(kv.invalidate(key).await?, true, "invalidate of a stale value");
@@ -32,15 +31,15 @@ impl Change {
     }
 }
 
-fn cache<S: KvStore + Clone>(kv: &Handle<S>) -> Cache<Handle<S>, Bytes, Raw> {
+fn cache(kv: &Store) -> Cache<Store, Bytes, Raw> {
     Cache::with_codec(kv.clone(), "", options(), Raw)
 }
 
 /// A refresh of the process 0 is under way, in the background or by a caller that waits for it, when
 /// the process `number` changes the value.
-async fn wins<S: KvStore + Clone>(
-    kv: &S,
-    handles: &[Handle<S>],
+async fn wins(
+    kv: &Store,
+    handles: &[Store],
     change: Change,
     number: usize,
     in_background: bool,
@@ -93,7 +92,7 @@ async fn wins<S: KvStore + Clone>(
     Ok(())
 }
 
-pub(crate) fn invalidate_wins_over_a_refresh<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn invalidate_wins_over_a_refresh(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(2).await?;
         for change in [Change::Invalidate, Change::Refresh, Change::Put] {

@@ -12,7 +12,6 @@ use tokio::time::timeout;
 
 use super::DAY;
 use super::calls::{Call, READS, State, checked, is};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::history::{Op, call};
 use crate::input::{Blob, lasting};
@@ -133,7 +132,7 @@ fn each() -> Vec<Dropped> {
     all
 }
 
-pub(crate) fn cancel_is_all_or_nothing<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn cancel_is_all_or_nothing(bench: &Bench<'_>) -> LawResult {
     let drops = proptest::collection::vec(dropped(), 12..40);
     // What comes late may come as late as that.
     let pause =
@@ -145,8 +144,8 @@ pub(crate) fn cancel_is_all_or_nothing<H: Harness>(bench: &Bench<'_, H>) -> LawR
 }
 
 /// Lets each of the callers drop its share of the calls, and looks once more at the end.
-async fn case<H: Harness>(
-    scene: &Scene<'_, H>,
+async fn case(
+    scene: &Scene<'_>,
     callers: usize,
     drops: &[Dropped],
     pause: Duration,
@@ -228,7 +227,7 @@ const HERDS: [(u32, usize); 5] = [(1, 8), (1, 128), (2, 64), (3, 32), (5, 16)];
 /// After which a store that serves nobody any more is given up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(crate) fn dropped_calls_hold_nothing<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn dropped_calls_hold_nothing(bench: &Bench<'_>) -> LawResult {
     bench.single_thread(async |scene| {
         scene.warm().await?;
         let kv = &scene.store;

@@ -7,12 +7,12 @@ use derp_kv_core::{Expiry, KvStore};
 use futures_util::future::try_join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::Harness;
+use crate::erased::Store;
 use crate::input::Blob;
 use crate::laws::concurrency::SHORT;
 use crate::laws::fits;
 use crate::nested::{Call, nested};
-use crate::scene::{Handle, Scene};
+use crate::scene::Scene;
 use crate::side_by_side::side_by_side;
 use crate::violation::{Violation, ensure, ensure_eq};
 
@@ -54,8 +54,8 @@ pub(super) async fn fill(
 }
 
 /// Leaves keys that have expired, and whose records may still be there.
-pub(super) async fn expire<H: Harness>(
-    scene: &Scene<'_, H>,
+pub(super) async fn expire(
+    scene: &Scene<'_>,
     keys: &[Blob],
     value: &[u8],
 ) -> Result<(), Violation> {
@@ -87,13 +87,12 @@ pub(super) async fn read(
 
 /// Each caller's call on each key: what `call` answers the callers, key by key. On the first half
 /// of the keys the callers run on threads; on the others, each but one is stopped in its middle.
-pub(super) async fn crowd<H, T, F>(
-    scene: &mut Scene<'_, H>,
+pub(super) async fn crowd<T, F>(
+    scene: &mut Scene<'_>,
     keys: &Keys,
-    call: impl Fn(usize, Handle<H::Store>, Blob) -> F + Send + Sync + 'static,
+    call: impl Fn(usize, Store, Blob) -> F + Send + Sync + 'static,
 ) -> Result<Vec<Vec<T>>, Violation>
 where
-    H: Harness,
     T: Send + 'static,
     F: Future<Output = Result<T, Violation>> + Send + 'static,
 {
@@ -135,14 +134,13 @@ where
 }
 
 /// Races of one answer: `call` must be true for exactly one caller of each key. Returns who won.
-pub(super) async fn one_wins_each<H, F>(
-    scene: &mut Scene<'_, H>,
+pub(super) async fn one_wins_each<F>(
+    scene: &mut Scene<'_>,
     what: &str,
     keys: &Keys,
-    call: impl Fn(usize, Handle<H::Store>, Blob) -> F + Send + Sync + 'static,
+    call: impl Fn(usize, Store, Blob) -> F + Send + Sync + 'static,
 ) -> Result<Vec<usize>, Violation>
 where
-    H: Harness,
     F: Future<Output = Result<bool, Violation>> + Send + 'static,
 {
     let mut winners = Vec::new();

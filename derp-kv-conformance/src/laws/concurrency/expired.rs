@@ -4,8 +4,8 @@ use derp_kv_core::{Expiry, KvStore};
 use futures_util::TryStreamExt;
 use futures_util::future::try_join_all;
 
-use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
+use crate::erased::Store;
 use crate::input::Blob;
 use crate::laws::concurrency::crowd::{CALLERS, are_absent, crowd, expire, fill, keys, read};
 use crate::laws::concurrency::{DAY, SHORT};
@@ -35,7 +35,7 @@ const LOOKS: usize = 13;
 
 /// Whether one of the calls that find nothing on an expired key beside a write of `fresh` finds
 /// nothing, or the fresh value.
-async fn look<S: KvStore>(kv: &S, way: usize, key: &[u8], fresh: &[u8]) -> Result<bool, Violation> {
+async fn look(kv: &Store, way: usize, key: &[u8], fresh: &[u8]) -> Result<bool, Violation> {
     let is_fresh = |value: Option<&[u8]>| value.is_none_or(|value| value == fresh);
     let dated = |expiry: Option<Expiry>| expiry.is_none_or(|expiry| fits(expiry, Some(DAY)));
     Ok(match way % LOOKS {
@@ -63,7 +63,7 @@ async fn look<S: KvStore>(kv: &S, way: usize, key: &[u8], fresh: &[u8]) -> Resul
 }
 
 /// One writer of each key beside three who only look.
-async fn writes_stay<H: Harness>(scene: &mut Scene<'_, H>, round: u32) -> Result<(), Violation> {
+async fn writes_stay(scene: &mut Scene<'_>, round: u32) -> Result<(), Violation> {
     let keys = keys(round, "fresh");
     expire(scene, &keys, STALE).await?;
     let answers = crowd(scene, &keys, move |caller, kv, key| async move {
@@ -104,7 +104,7 @@ async fn still_fresh(kv: &impl KvStore, keys: &[Blob], when: &str) -> Result<(),
 }
 
 /// What nobody may win, and what counts from nothing.
-async fn absent_to_all<H: Harness>(scene: &mut Scene<'_, H>, round: u32) -> Result<(), Violation> {
+async fn absent_to_all(scene: &mut Scene<'_>, round: u32) -> Result<(), Violation> {
     let (nobody, counted) = (keys(round, "nobody"), keys(round, "counted"));
     fill(&scene.store, &nobody, STALE, Some(SHORT)).await?;
     expire(scene, &counted, STALE).await?;
@@ -136,10 +136,7 @@ async fn absent_to_all<H: Harness>(scene: &mut Scene<'_, H>, round: u32) -> Resu
 
 /// Keys that are written again as soon as each of them is seen to be gone: what collects expired
 /// keys and removes them then must not take what was written between.
-async fn sweepers_take_nothing<H: Harness>(
-    scene: &mut Scene<'_, H>,
-    round: u32,
-) -> Result<(), Violation> {
+async fn sweepers_take_nothing(scene: &mut Scene<'_>, round: u32) -> Result<(), Violation> {
     let began = Instant::now();
     let handles = scene.handles(2).await?;
     let mut written = Vec::new();
@@ -182,7 +179,7 @@ async fn again(kv: &impl KvStore, key: &[u8]) -> Result<(), Violation> {
     Ok(kv.set(key, b"9", Some(DAY)).await?)
 }
 
-pub(crate) fn expired_keys_race_as_absent<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn expired_keys_race_as_absent(bench: &Bench<'_>) -> LawResult {
     bench.sweep(async |scene, round| {
         sweepers_take_nothing(scene, round).await?;
         writes_stay(scene, round).await?;

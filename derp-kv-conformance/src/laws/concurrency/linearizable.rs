@@ -2,13 +2,12 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use derp_kv_core::KvStore;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
+use crate::erased::Store;
 use crate::history::{Op, call};
 use crate::input::Blob;
 use crate::linearizability::Recorder;
@@ -87,7 +86,7 @@ fn op(key: Blob) -> impl Strategy<Value = Op> {
     ]
 }
 
-pub(crate) fn linearizable<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn linearizable(bench: &Bench<'_>) -> LawResult {
     let failing = Cell::new(false);
     bench.contended_property(programs(), async |scene, program| {
         let tries = if failing.get() { TRIES_TO_FAIL } else { TRIES };
@@ -99,11 +98,7 @@ pub(crate) fn linearizable<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
 }
 
 /// Runs each caller on a task and a handle of its own, on fresh keys.
-async fn run<H: Harness>(
-    scene: &mut Scene<'_, H>,
-    number: u32,
-    program: &Program,
-) -> Result<(), Violation> {
+async fn run(scene: &mut Scene<'_>, number: u32, program: &Program) -> Result<(), Violation> {
     let prefix = format!("{number}/").into_bytes();
     let recorders: BTreeMap<usize, Recorder> =
         (0..KEYS.len()).map(|key| (key, Recorder::default())).collect();
@@ -126,9 +121,9 @@ async fn run<H: Harness>(
     Ok(())
 }
 
-async fn play<S: KvStore>(
+async fn play(
     caller: usize,
-    kv: &S,
+    kv: &Store,
     prefix: &[u8],
     step: &Step,
     recorder: &Recorder,

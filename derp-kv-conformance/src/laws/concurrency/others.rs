@@ -5,9 +5,8 @@ use std::time::Duration;
 use derp_kv_core::{KvStore, KvStoreExt, Operation};
 use futures_util::TryStreamExt;
 
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
-use crate::scene::Handle;
+use crate::erased::Store;
 use crate::violation::{Violation, ensure};
 
 /// After which a thread that runs nothing else is given up, of a real clock: that of the runtime
@@ -27,8 +26,8 @@ enum Path {
 const TTL: Option<Duration> = Some(Duration::from_secs(60));
 
 /// One call of a primitive, the `number`th of its loop. A wait lasts until a change, and is left out.
-async fn call<S: KvStore + Clone>(
-    kv: &S,
+async fn call(
+    kv: &Store,
     (operation, path): (Operation, Path),
     number: usize,
 ) -> Result<(), Violation> {
@@ -75,10 +74,7 @@ fn doomed(number: usize) -> String {
 const DOOMED: [usize; 3] = [256, 4_096, 20_000];
 
 /// Calls until another task of this thread has had its turn.
-async fn until_another_runs<S: KvStore + Clone>(
-    kv: &Handle<S>,
-    call_of: (Operation, Path),
-) -> Result<(), Violation> {
+async fn until_another_runs(kv: &Store, call_of: (Operation, Path)) -> Result<(), Violation> {
     let (operation, path) = call_of;
     let deletes = [Operation::Delete, Operation::DeleteMany, Operation::CompareAndDelete];
     let tries =
@@ -119,7 +115,7 @@ async fn until_another_runs<S: KvStore + Clone>(
     )))
 }
 
-pub(crate) fn lets_others_run<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn lets_others_run(bench: &Bench<'_>) -> LawResult {
     bench.single_thread(async |scene| {
         let kv = scene.handles(1).await?.remove(0);
         for operation in Operation::PRIMITIVES {

@@ -2,11 +2,11 @@ use std::ops::Range;
 use std::pin::Pin;
 use std::time::Duration;
 
-use derp_kv_core::{Counter, Expiry, KvStore};
+use derp_kv_core::{Counter, Expiry};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
+use crate::erased::Store;
 use crate::history::{Answer, Op, call};
 use crate::input::Blob;
 use crate::laws::concurrency::crowd::{fill, read};
@@ -339,11 +339,7 @@ fn check(
 }
 
 /// Gives all keys what they hold before the race.
-async fn prepare<H: Harness>(
-    scene: &Scene<'_, H>,
-    pairs: &[Pair],
-    keys: &[Blob],
-) -> Result<(), Violation> {
+async fn prepare(scene: &Scene<'_>, pairs: &[Pair], keys: &[Blob]) -> Result<(), Violation> {
     for (before, dated, ttl) in [
         (Before::Expired, true, Some(SHORT)),
         (Before::Expired, false, Some(SHORT)),
@@ -360,10 +356,10 @@ async fn prepare<H: Harness>(
 }
 
 /// Makes a caller's calls on the keys of a group.
-async fn play<S: KvStore>(
+async fn play(
     pair: Pair,
     number: usize,
-    kv: S,
+    kv: Store,
     keys: Vec<Blob>,
 ) -> Result<Vec<Answer>, Violation> {
     let calls = if pair.is_batch(number) { vec![&keys[..]] } else { keys.chunks(1).collect() };
@@ -380,13 +376,9 @@ async fn play<S: KvStore>(
 type Answers = Vec<[Vec<Answer>; 2]>;
 
 /// Both calls of each pair on threads.
-async fn on_threads<S: KvStore + Clone>(
-    stores: &[S],
-    pairs: &[Pair],
-    keys: &[Blob],
-) -> Result<Answers, Violation> {
+async fn on_threads(stores: &[Store], pairs: &[Pair], keys: &[Blob]) -> Result<Answers, Violation> {
     let (its, theirs) = (pairs.to_vec(), keys.to_vec());
-    let race = move |caller: Caller<S>, places: Range<usize>| {
+    let race = move |caller: Caller, places: Range<usize>| {
         let (pair, keys) = (its[places.start / GROUP], theirs[places.clone()].to_vec());
         async move {
             if pair.is_batch(caller.number) {
@@ -406,8 +398,8 @@ async fn on_threads<S: KvStore + Clone>(
 }
 
 /// One call of each pair while the other is stopped.
-async fn one_inside_the_other<S: KvStore + Clone>(
-    stores: &[S],
+async fn one_inside_the_other(
+    stores: &[Store],
     pairs: &[Pair],
     keys: &[Blob],
 ) -> Result<Answers, Violation> {
@@ -437,7 +429,7 @@ async fn one_inside_the_other<S: KvStore + Clone>(
     Ok(answers)
 }
 
-pub(crate) fn any_two_calls_have_an_order<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn any_two_calls_have_an_order(bench: &Bench<'_>) -> LawResult {
     let pairs = Pair::all();
     let threads = pairs.iter().filter(|pair| pair.stop.is_none()).count();
     bench.sweep(async |scene, round| {

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use derp_kv_core::{Expiry, KvStore};
 
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
+use crate::erased::Store;
 use crate::laws::concurrency::DAY;
 use crate::laws::fits;
 use crate::nested::{Call, nested};
@@ -58,7 +58,7 @@ fn dated(written: &Written, expiry: Expiry, call: &str) -> Result<(), Violation>
     Ok(())
 }
 
-async fn read<S: KvStore>(kv: &S, turn: usize, all: &[Written]) -> Result<(), Violation> {
+async fn read(kv: &Store, turn: usize, all: &[Written]) -> Result<(), Violation> {
     let absent = |call: &str| Violation::new(format!("{call} finds nothing between two writes"));
     match turn % 3 {
         0 => {
@@ -79,12 +79,7 @@ async fn read<S: KvStore>(kv: &S, turn: usize, all: &[Written]) -> Result<(), Vi
     Ok(())
 }
 
-async fn write<S: KvStore>(
-    kv: &S,
-    number: usize,
-    turn: usize,
-    all: &[Written],
-) -> Result<(), Violation> {
+async fn write(kv: &Store, number: usize, turn: usize, all: &[Written]) -> Result<(), Violation> {
     let Written { value, ttl } = &all[number];
     match turn % 3 {
         0 => kv.mset(&[(b"k", value), (b"l", b"")], *ttl).await?,
@@ -98,14 +93,14 @@ async fn write<S: KvStore>(
 }
 
 /// Writers and readers on threads.
-async fn on_threads<S: KvStore + Clone>(
-    handles: &[S],
+async fn on_threads(
+    handles: &[Store],
     all: &Arc<[Written]>,
     turns: usize,
 ) -> Result<(), Violation> {
     let stores = (0..5).map(|caller| handles[caller % 2].clone()).collect();
     let (theirs, writers) = (all.clone(), all.len());
-    side_by_side(stores, turns, 1, move |caller: Caller<S>, turn| {
+    side_by_side(stores, turns, 1, move |caller: Caller, turn| {
         let all = theirs.clone();
         async move {
             let turn = turn.start + caller.number;
@@ -121,8 +116,8 @@ async fn on_threads<S: KvStore + Clone>(
 }
 
 /// A read in the middle of each kind of write, and a write in the middle of each kind of read.
-async fn one_inside_the_other<S: KvStore + Clone>(
-    handles: &[S],
+async fn one_inside_the_other(
+    handles: &[Store],
     all: &Arc<[Written]>,
     first: usize,
 ) -> Result<(), Violation> {
@@ -147,7 +142,7 @@ async fn one_inside_the_other<S: KvStore + Clone>(
     Ok(())
 }
 
-pub(crate) fn values_are_never_torn<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn values_are_never_torn(bench: &Bench<'_>) -> LawResult {
     bench.sweep(async |scene, _| {
         let handles = scene.handles(2).await?;
         for (number, lengths) in LENGTHS.into_iter().enumerate() {

@@ -3,9 +3,9 @@
 use derp_kv_core::{KvStore, Result};
 
 use super::{CUTS, Cuts, healed, passing};
+use crate::Cut;
 use crate::bench::{Bench, LawResult};
 use crate::violation::{Violation, ensure, with_sources};
-use crate::{Cut, Harness};
 
 /// More keys than a client sends in one part.
 const KEYS: usize = 3_000;
@@ -34,7 +34,7 @@ impl Batch {
 }
 
 /// Each batch meets each cut at its last key: what was sent before may have been applied.
-pub(super) fn tell_what_was_applied<H: Harness>(bench: &Bench<'_, H>, cuts: &Cuts) -> LawResult {
+pub(super) fn tell_what_was_applied(bench: &Bench<'_>, cuts: &Cuts) -> LawResult {
     for batch in [Batch::Mset, Batch::DeleteMany] {
         for cut in CUTS {
             bench.severed(async |scene| {

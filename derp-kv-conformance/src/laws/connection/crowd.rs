@@ -4,7 +4,6 @@ use derp_kv_core::KvStore;
 use futures_util::future::join_all;
 
 use super::{CUTS, Cuts, TRIES, healed, passing};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::violation::{ensure, with_sources};
 
@@ -12,7 +11,7 @@ const CALLERS: usize = 16;
 
 /// Each caller counts on a key of its own. What a client had sent for the others when the connection
 /// broke may have been applied as well, and must not be sent again.
-pub(super) fn counts_once<H: Harness>(bench: &Bench<'_, H>, cuts: &Cuts) -> LawResult {
+pub(super) fn counts_once(bench: &Bench<'_>, cuts: &Cuts) -> LawResult {
     for cut in CUTS {
         bench.severed(async |scene| {
             for number in 0..TRIES {

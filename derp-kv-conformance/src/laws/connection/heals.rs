@@ -10,18 +10,18 @@ use tokio::time::{sleep, timeout};
 
 use super::reads::right_or_passing;
 use super::{CUTS, Cuts, healed};
+use crate::Cut;
 use crate::bench::{Bench, LawResult};
 use crate::laws::wait::{FOREVER, heard, knows_of_changes};
 use crate::scene::Scene;
 use crate::violation::{Violation, ensure_eq};
-use crate::{Cut, Harness};
 
 const CALLERS: usize = 16;
 
 /// After which a waiter sleeps inside of the store: no event tells.
 const ASLEEP: Duration = Duration::from_millis(150);
 
-pub(crate) fn heals<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn heals(bench: &Bench<'_>) -> LawResult {
     let cuts = Cuts::default();
     for cut in CUTS {
         bench.severed(async |scene| serves_again(scene, cut).await)?;
@@ -38,7 +38,7 @@ pub(crate) fn heals<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     cuts.proved(bench)
 }
 
-async fn serves_again<H: Harness>(scene: &mut Scene<'_, H>, cut: Cut) -> Result<(), Violation> {
+async fn serves_again(scene: &mut Scene<'_>, cut: Cut) -> Result<(), Violation> {
     let keys: Vec<_> = (0..CALLERS).map(|n| format!("{cut:?}/{n}/").into_bytes()).collect();
     for key in &keys {
         // Each key holds itself: an answer to another call shows.
@@ -63,7 +63,7 @@ async fn serves_again<H: Harness>(scene: &mut Scene<'_, H>, cut: Cut) -> Result<
 
 /// Waiters hear of what another process changes after the connection broke: under a call beside the
 /// one that sleeps, and under the other's own wait.
-async fn still_hears<H: Harness>(scene: &mut Scene<'_, H>, cut: Cut) -> Result<(), Violation> {
+async fn still_hears(scene: &mut Scene<'_>, cut: Cut) -> Result<(), Violation> {
     const ASLEEP_KEY: &[u8] = b"asleep/";
     const OWN_KEY: &[u8] = b"own/";
     const BESIDE: &[u8] = b"beside/";

@@ -8,11 +8,11 @@ use derp_kv_core::{Expiry, KvStore, Result};
 use futures_util::TryStreamExt;
 
 use super::{CUTS, Cuts, TRIES, healed, passing};
+use crate::Cut;
 use crate::bench::{Bench, LawResult};
 use crate::laws::all_keys;
 use crate::scene::Scene;
 use crate::violation::{Violation, ensure, ensure_eq};
-use crate::{Cut, Harness};
 
 const READS: [&str; 6] = ["get", "get_with_ttl", "exists", "ttl", "mget", "scan"];
 
@@ -36,7 +36,7 @@ pub(super) fn right_or_passing<T: Debug + PartialEq>(
     Ok(())
 }
 
-pub(crate) fn reads_are_right_or_fail<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn reads_are_right_or_fail(bench: &Bench<'_>) -> LawResult {
     // A client may repeat reads by itself, so that none of them fails.
     let cuts = Cuts::default();
     for read in READS {
@@ -57,12 +57,7 @@ pub(crate) fn reads_are_right_or_fail<H: Harness>(bench: &Bench<'_, H>) -> LawRe
     cuts.proved(bench)
 }
 
-async fn meets<H: Harness>(
-    scene: &mut Scene<'_, H>,
-    read: &str,
-    key: &[u8],
-    cut: Cut,
-) -> Result<(), Violation> {
+async fn meets(scene: &mut Scene<'_>, read: &str, key: &[u8], cut: Cut) -> Result<(), Violation> {
     healed(async || scene.store.set(key, b"v", None).await).await?;
     scene.sever(key, cut).await?;
     let (kv, value) = (&scene.store, Bytes::from_static(b"v"));
@@ -88,7 +83,7 @@ async fn meets<H: Harness>(
 }
 
 /// The connection breaks between the pages of a scan: the rest of the keys comes, or an error does.
-async fn scan_in_pages<H: Harness>(scene: &mut Scene<'_, H>, cut: Cut) -> Result<(), Violation> {
+async fn scan_in_pages(scene: &mut Scene<'_>, cut: Cut) -> Result<(), Violation> {
     let prefix = format!("pages {cut:?}/").into_bytes();
     let key = |number: usize| [&prefix[..], format!("{number}/").as_bytes()].concat();
     let keys: BTreeSet<_> = (0..KEYS).map(key).collect();

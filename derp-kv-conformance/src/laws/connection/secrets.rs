@@ -3,7 +3,6 @@
 use derp_kv_core::{Error, KvStore, Result};
 
 use super::{CUTS, healed};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::laws::errors::{prints, traces::Traces};
 use crate::violation::{Violation, ensure};
@@ -14,7 +13,7 @@ const NEXT: &[u8] = b"zq81xw73vu65tp49sr27mn36kj58hg94";
 const WRITES: [&str; 5] = ["set", "mset", "set_nx", "compare_and_set", "compare_and_delete"];
 
 /// Writes secrets over connections that break, and reads the errors.
-pub(super) fn are_not_shown<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(super) fn are_not_shown(bench: &Bench<'_>) -> LawResult {
     bench.severed(async |scene| {
         for cut in CUTS {
             for write in WRITES {

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use derp_kv_core::{Expiry, KvStore, Result};
 
 use super::{CUTS, Cuts, TRIES, batches, crowd, healed, passing, secrets};
+use crate::Cut;
 use crate::bench::{Bench, LawResult};
 use crate::scene::Scene;
 use crate::violation::{Violation, ensure, with_sources};
-use crate::{Cut, Harness};
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
@@ -124,8 +124,8 @@ impl Broken {
 
 /// Lets each write meet each cut and looks at what came of it. Each has a scene of its own, so that a
 /// client may take its time to find another connection.
-fn each_write<H: Harness>(
-    bench: &Bench<'_, H>,
+fn each_write(
+    bench: &Bench<'_>,
     cuts: &Cuts,
     check: impl Fn(&Broken) -> Result<(), Violation>,
 ) -> LawResult {
@@ -135,8 +135,8 @@ fn each_write<H: Harness>(
     Ok(())
 }
 
-async fn meets_each_cut<H: Harness>(
-    scene: &mut Scene<'_, H>,
+async fn meets_each_cut(
+    scene: &mut Scene<'_>,
     write: Write,
     cuts: &Cuts,
     check: impl Fn(&Broken) -> Result<(), Violation>,
@@ -157,7 +157,7 @@ async fn meets_each_cut<H: Harness>(
     Ok(())
 }
 
-pub(crate) fn tells_what_was_applied<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn tells_what_was_applied(bench: &Bench<'_>) -> LawResult {
     let cuts = Cuts::default();
     each_write(bench, &cuts, |broken| {
         let applied = broken.write.applied(&broken.found);
@@ -176,7 +176,7 @@ pub(crate) fn tells_what_was_applied<H: Harness>(bench: &Bench<'_, H>) -> LawRes
     cuts.proved(bench)
 }
 
-pub(crate) fn applies_once<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn applies_once(bench: &Bench<'_>) -> LawResult {
     let cuts = Cuts::default();
     each_write(bench, &cuts, |broken| {
         let once = broken.write.applied(&broken.found).is_some();

@@ -9,7 +9,6 @@ use proptest::prelude::*;
 use super::calls::{LOOKERS, WRITERS};
 use super::large;
 use super::{in_units, millis, short_ttl};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::history::histories;
 use crate::input::long_ttl;
@@ -18,7 +17,7 @@ use crate::resolution;
 use crate::scene::Scene;
 use crate::violation::{Violation, ensure};
 
-pub(crate) fn any_history_keeps_its_deadlines<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn any_history_keeps_its_deadlines(bench: &Bench<'_>) -> LawResult {
     let (ttls, pauses, side_by_side, most) = if bench.is_virtual() {
         let units = |count: RangeInclusive<u64>| millis(count).prop_map(in_units);
         let fraction = (1_u64..9_000_000).prop_map(Duration::from_nanos).prop_map(in_units);
@@ -42,7 +41,7 @@ pub(crate) fn any_history_keeps_its_deadlines<H: Harness>(bench: &Bench<'_, H>) 
     })
 }
 
-pub(crate) fn expired_is_absent<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn expired_is_absent(bench: &Bench<'_>) -> LawResult {
     bench.timed_property(short_ttl(bench), async |scene, ttl| {
         let kv = &scene.store;
         let mut all = Vec::new();
@@ -65,17 +64,13 @@ pub(crate) fn expired_is_absent<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
 }
 
 /// A beginning between two units of the store's clock; where time is real, it is one anyway.
-fn between_units<H: Harness>(bench: &Bench<'_, H>) -> impl Strategy<Value = Duration> + Clone {
+fn between_units(bench: &Bench<'_>) -> impl Strategy<Value = Duration> + Clone {
     let nanos = if bench.is_virtual() { 1_000_000 } else { 1 };
     (0_u64..nanos).prop_map(Duration::from_nanos).prop_map(in_units)
 }
 
 /// Writes a key with each TTL and looks at all of them until the last must be gone.
-async fn watch<H: Harness>(
-    scene: &Scene<'_, H>,
-    ttls: &[Duration],
-    step: Duration,
-) -> Result<(), Violation> {
+async fn watch(scene: &Scene<'_>, ttls: &[Duration], step: Duration) -> Result<(), Violation> {
     let kv = &scene.store;
     let mut keys = Vec::new();
     for (number, ttl) in ttls.iter().enumerate() {
@@ -111,7 +106,7 @@ async fn watch<H: Harness>(
     Ok(())
 }
 
-pub(crate) fn millisecond_resolution<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn millisecond_resolution(bench: &Bench<'_>) -> LawResult {
     let promised = resolution::promised();
     let finest = promised <= resolution::FINEST;
     let step = match bench.is_virtual() {
@@ -128,7 +123,7 @@ pub(crate) fn millisecond_resolution<H: Harness>(bench: &Bench<'_, H>) -> LawRes
     })
 }
 
-pub(crate) fn fractions_round_up<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn fractions_round_up(bench: &Bench<'_>) -> LawResult {
     let fraction = prop_oneof![
         1 => Just(Duration::from_nanos(1)),
         2 => (1_u64..1_000_000).prop_map(Duration::from_nanos),
@@ -147,7 +142,7 @@ pub(crate) fn fractions_round_up<H: Harness>(bench: &Bench<'_, H>) -> LawResult 
     })
 }
 
-pub(crate) fn ttl_within_bounds<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn ttl_within_bounds(bench: &Bench<'_>) -> LawResult {
     let ttls = prop_oneof![
         long_ttl(),
         millis(1..=2_000),

@@ -5,7 +5,6 @@ use futures_util::TryStreamExt;
 
 use super::calls::{LOOKERS, Looker, READERS, WRITERS, Writer};
 use super::timetable::Fate;
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::input::Blob;
 use crate::model::{Known, Span};
@@ -173,7 +172,7 @@ async fn read_all(kv: &impl KvStore, looker: Looker, key: &[u8]) -> Result<(), V
     Ok(())
 }
 
-pub(crate) fn handles_agree<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn handles_agree(bench: &Bench<'_>) -> LawResult {
     // The store, a clone of it, and another process's handle: who changes, and who looks.
     const PAIRS: [(usize, usize); 6] = [(0, 2), (2, 0), (0, 1), (1, 0), (1, 2), (2, 1)];
     bench.single_thread(async |scene| {

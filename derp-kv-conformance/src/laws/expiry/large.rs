@@ -5,7 +5,6 @@ use std::time::Duration;
 use derp_kv_core::{KvStore, Result};
 
 use super::calls::{LOOKERS, Looker};
-use crate::Harness;
 use crate::scene::Scene;
 use crate::violation::{Violation, ensure};
 
@@ -38,7 +37,7 @@ async fn finds(kv: &impl KvStore, looker: Looker, key: &[u8], value: &[u8]) -> R
 }
 
 /// Writes large values and values under long keys with a TTL, and looks for each in each way.
-pub(super) async fn ends<H: Harness>(scene: &Scene<'_, H>) -> Result<(), Violation> {
+pub(super) async fn ends(scene: &Scene<'_>) -> Result<(), Violation> {
     let kv = &scene.store;
     let (large, small) = (vec![b'v'; LARGE], b"1".to_vec());
     let mut keys = Vec::new();

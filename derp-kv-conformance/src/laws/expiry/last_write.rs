@@ -6,7 +6,6 @@ use tokio::time::Instant;
 
 use super::calls::{Looker, WRITERS, Writer};
 use super::timetable::{Fate, Look, Moment, Way, keep};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::input::Blob;
 use crate::model::{Known, Span};
@@ -78,7 +77,7 @@ impl Again {
     }
 }
 
-pub(crate) fn equal_writes_renew<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn equal_writes_renew(bench: &Bench<'_>) -> LawResult {
     let ttl = Duration::from_secs(60).max(resolution::promised() * 20);
     bench.single_thread(async |scene| {
         // Longer than what is left of the TTL may be out by.
@@ -113,7 +112,7 @@ pub(crate) fn equal_writes_renew<H: Harness>(bench: &Bench<'_, H>) -> LawResult 
 }
 
 /// Just before a key ends, and when it has.
-fn ends<H: Harness>(scene: &Scene<'_, H>, key: &str, fate: Fate) -> Vec<Look> {
+fn ends(scene: &Scene<'_>, key: &str, fate: Fate) -> Vec<Look> {
     let Fate::Until(deadline) = fate else { return Vec::new() };
     let moments = [Moment::Before, Moment::After].map(|moment| moment.of(&deadline, scene));
     let look = |at| Look { at, key: key.to_owned(), way: Way::Reports, fate };
@@ -185,8 +184,8 @@ fn value_after(before: Fate, writer: Writer) -> Option<&'static [u8]> {
 }
 
 /// Writes each key twice, in each pair of ways, and tells what it comes to.
-async fn twice<H: Harness>(
-    scene: &Scene<'_, H>,
+async fn twice(
+    scene: &Scene<'_>,
     unit: Duration,
     between: Between,
 ) -> Result<Vec<(String, Fate)>, Violation> {
@@ -254,7 +253,7 @@ async fn twice<H: Harness>(
     Ok(left)
 }
 
-pub(crate) fn last_write_decides<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn last_write_decides(bench: &Bench<'_>) -> LawResult {
     bench.single_thread(async |scene| {
         let (unit, between) = if scene.is_virtual() {
             (Duration::from_secs(10).max(resolution::promised() * 10), &BETWEEN[..])

@@ -5,7 +5,6 @@ use derp_kv_core::{KvStore, MAX_TTL};
 use super::calls::{LOOKERS, READERS, WRITERS, Writer};
 use super::in_units;
 use super::timetable::{Fate, Look, Moment, Way, keep};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::model::Deadline;
 use crate::scene::Scene;
@@ -15,11 +14,7 @@ use crate::violation::Violation;
 const FRACTIONS: [u64; 7] = [0, 1, 250_000, 499_999, 500_000, 750_000, 999_999];
 
 /// Each way to write, and each way to look, on a key of their own.
-async fn each_way<H: Harness>(
-    scene: &Scene<'_, H>,
-    began: &str,
-    ttls: &[Duration],
-) -> Result<(), Violation> {
+async fn each_way(scene: &Scene<'_>, began: &str, ttls: &[Duration]) -> Result<(), Violation> {
     let mut looks = Vec::new();
     for ttl in ttls {
         for writer in WRITERS {
@@ -38,7 +33,7 @@ async fn each_way<H: Harness>(
     keep(scene, looks).await
 }
 
-pub(crate) fn ends_on_time<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn ends_on_time(bench: &Bench<'_>) -> LawResult {
     bench.single_thread(async |scene| {
         if !scene.is_virtual() {
             return each_way(scene, "", &[Duration::from_millis(250)]).await;
@@ -123,7 +118,7 @@ async fn lasting(kv: &impl KvStore) -> Result<Vec<Look>, Violation> {
     Ok(looks)
 }
 
-pub(crate) fn any_length<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn any_length(bench: &Bench<'_>) -> LawResult {
     bench.single_thread(async |scene| {
         let kv = &scene.store;
         let mut looks = if scene.is_virtual() { lasting(kv).await? } else { Vec::new() };

@@ -7,11 +7,11 @@ use tokio::time::Instant;
 
 use super::calls::{Looker, READERS, Writer};
 use super::timetable::Fate;
-use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
+use crate::erased::Store;
 use crate::model::Span;
 use crate::resolution;
-use crate::scene::{Handle, Scene};
+use crate::scene::Scene;
 use crate::violation::{Violation, ensure, ensure_eq};
 
 /// The writes that make an absent key.
@@ -24,11 +24,7 @@ const NEW: Option<Duration> = Some(Duration::from_secs(600));
 const CALLERS: usize = 6;
 
 /// A call that meets an expired key, and leaves what a writer beside it may have written.
-async fn meets<S: KvStore + Clone>(
-    kv: &Handle<S>,
-    looker: Looker,
-    key: &[u8],
-) -> Result<(), Violation> {
+async fn meets(kv: &Store, looker: Looker, key: &[u8]) -> Result<(), Violation> {
     match looker {
         Looker::CompareAndSet => drop(kv.compare_and_set(key, b"other", b"3", None).await?),
         Looker::CompareAndDelete => drop(kv.compare_and_delete(key, b"other").await?),
@@ -38,8 +34,8 @@ async fn meets<S: KvStore + Clone>(
 }
 
 /// Writes each key with a TTL, by each way in turn, and lets it end.
-async fn expire_all<H: Harness>(
-    scene: &Scene<'_, H>,
+async fn expire_all(
+    scene: &Scene<'_>,
     keys: impl IntoIterator<Item = &String>,
 ) -> Result<(), Violation> {
     let ttl = Duration::from_millis(20);
@@ -53,10 +49,7 @@ async fn expire_all<H: Harness>(
 }
 
 /// Each call that may meet an expired key, beside each write that makes it anew.
-async fn write_beside<H: Harness>(
-    scene: &Scene<'_, H>,
-    handles: &[Handle<H::Store>],
-) -> Result<(), Violation> {
+async fn write_beside(scene: &Scene<'_>, handles: &[Store]) -> Result<(), Violation> {
     let lookers = READERS.into_iter().chain([Looker::CompareAndSet, Looker::CompareAndDelete]);
     let pairs = lookers.flat_map(|looker| CREATING.map(|writer| (looker, writer)));
     let pairs: Vec<_> = pairs
@@ -94,10 +87,7 @@ async fn write_beside<H: Harness>(
 }
 
 /// Callers of one kind that meet at an expired key: it is absent to all of them together.
-async fn meet<H: Harness>(
-    scene: &Scene<'_, H>,
-    handles: &[Handle<H::Store>],
-) -> Result<(), Violation> {
+async fn meet(scene: &Scene<'_>, handles: &[Store]) -> Result<(), Violation> {
     let rounds = 4;
     let keys: Vec<_> = (0..rounds)
         .flat_map(|round| {
@@ -142,7 +132,7 @@ const STEP: Duration = Duration::from_millis(10);
 
 /// Keys that have long expired are written anew, one after the other, while whatever sweeps them is
 /// at it: it may take its time from finding what has expired to removing it.
-async fn outlast_sweeps<H: Harness>(scene: &Scene<'_, H>) -> Result<(), Violation> {
+async fn outlast_sweeps(scene: &Scene<'_>) -> Result<(), Violation> {
     let (kv, began) = (&scene.store, Instant::now());
     let mut written = Vec::new();
     for period in PERIODS {
@@ -170,7 +160,7 @@ async fn outlast_sweeps<H: Harness>(scene: &Scene<'_, H>) -> Result<(), Violatio
     Ok(())
 }
 
-pub(crate) fn expired_gives_way<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn expired_gives_way(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(2).await?;
         write_beside(scene, &handles).await?;

@@ -5,14 +5,13 @@ use derp_kv_core::{ErrorKind, Expiry, KvStore, MAX_TTL, Ttl};
 use proptest::collection::vec;
 
 use super::short_ttl;
-use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
 use crate::input::{bytes, distinct_keys, invalid_ttl, key, lasting, long_ttl};
 use crate::laws::{expect, fits, scanned};
 use crate::model::{Deadline, Known, Span};
 use crate::violation::{ensure, ensure_eq};
 
-pub(crate) fn invalid_ttl_writes_nothing<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn invalid_ttl_writes_nothing(bench: &Bench<'_>) -> LawResult {
     let inputs = (distinct_keys(2), bytes(), lasting(), invalid_ttl());
     bench.property(inputs, async |scene, (keys, value, ttl, invalid)| {
         let kv = &scene.store;
@@ -44,7 +43,7 @@ pub(crate) fn invalid_ttl_writes_nothing<H: Harness>(bench: &Bench<'_, H>) -> La
     })
 }
 
-pub(crate) fn none_clears<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn none_clears(bench: &Bench<'_>) -> LawResult {
     bench.timed_property((short_ttl(bench), bytes()), async |scene, (ttl, value)| {
         let kv = &scene.store;
         let keys = ["set", "mset", "compare_and_set"];
@@ -72,7 +71,7 @@ pub(crate) fn none_clears<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     })
 }
 
-pub(crate) fn value_and_expiry_agree<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn value_and_expiry_agree(bench: &Bench<'_>) -> LawResult {
     bench.property((key(), vec((bytes(), lasting()), 1..6)), async |scene, (key, writes)| {
         let kv = &scene.store;
         for (value, ttl) in &writes {
@@ -109,7 +108,7 @@ pub(crate) fn value_and_expiry_agree<H: Harness>(bench: &Bench<'_, H>) -> LawRes
     })
 }
 
-pub(crate) fn expire_creates_nothing<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn expire_creates_nothing(bench: &Bench<'_>) -> LawResult {
     bench.property((key(), bytes(), long_ttl()), async |scene, (key, value, ttl)| {
         let kv = &scene.store;
         ensure_eq!(kv.expire(&key, ttl).await?, false, "expire of a missing key");
@@ -126,7 +125,7 @@ pub(crate) fn expire_creates_nothing<H: Harness>(bench: &Bench<'_, H>) -> LawRes
 /// Longer than any store takes to end a TTL.
 const LONGER: Duration = Duration::from_secs(600);
 
-pub(crate) fn expire_replaces<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn expire_replaces(bench: &Bench<'_>) -> LawResult {
     bench.property(
         (key(), bytes(), vec(long_ttl(), 1..5)),
         async |scene, (key, value, ttls)| {

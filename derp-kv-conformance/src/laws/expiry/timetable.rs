@@ -6,7 +6,6 @@ use derp_kv_core::{Expiry, KvStore};
 use tokio::time::Instant;
 
 use super::calls::Looker;
-use crate::Harness;
 use crate::model::{Deadline, Known, Span};
 use crate::scene::Scene;
 use crate::violation::{Violation, ensure};
@@ -83,7 +82,7 @@ pub(super) enum Moment {
 }
 
 impl Moment {
-    pub(super) fn of<H: Harness>(self, deadline: &Deadline, scene: &Scene<'_, H>) -> Instant {
+    pub(super) fn of(self, deadline: &Deadline, scene: &Scene<'_>) -> Instant {
         match self {
             Self::Before if scene.is_virtual() => deadline.earliest() - Duration::from_nanos(1),
             Self::Before => Instant::now(),
@@ -141,10 +140,7 @@ impl Look {
 const IGNORED: Duration = Duration::from_secs(77);
 
 /// Looks at everything in its time.
-pub(super) async fn keep<H: Harness>(
-    scene: &Scene<'_, H>,
-    mut looks: Vec<Look>,
-) -> Result<(), Violation> {
+pub(super) async fn keep(scene: &Scene<'_>, mut looks: Vec<Look>) -> Result<(), Violation> {
     looks.sort_by_key(|look| look.at);
     for look in looks {
         let ahead = look.at.saturating_duration_since(Instant::now());

@@ -5,14 +5,14 @@ use derp_kv_core::{Dedup, KvStore, KvStoreExt, RateLimit};
 use super::each_fault;
 use crate::bench::{Bench, LawResult};
 use crate::violation::{ensure, ensure_eq};
-use crate::{Fault, Harness, Operation};
+use crate::{Fault, Operation};
 
 /// Whether the call at which the store fails is applied all the same.
 fn is_applied(fault: Fault) -> bool {
     !matches!(fault, Fault::FailBefore | Fault::Lose)
 }
 
-pub(crate) fn already_processed_is_false_once<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn already_processed_is_false_once(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let options = Dedup::default();
         each_fault(scene, async |case| {
@@ -40,7 +40,7 @@ pub(crate) fn already_processed_is_false_once<H: Harness>(bench: &Bench<'_, H>) 
     })
 }
 
-pub(crate) fn rate_limit_counts_what_was_applied<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn rate_limit_counts_what_was_applied(bench: &Bench<'_>) -> LawResult {
     const CALLS: u64 = 5;
     const MOST: u64 = 3;
     bench.scenario(async |scene| {

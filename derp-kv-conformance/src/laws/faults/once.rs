@@ -1,15 +1,15 @@
 use derp_kv_core::{
-    Dedup, Error, ErrorKind, GuardedGet, Idempotency, KvStore, KvStoreExt, Lease, Lock, Processed,
+    Dedup, Error, ErrorKind, GuardedGet, Idempotency, KvStoreExt, Lease, Lock, Processed,
 };
 use futures_util::future::try_join;
 use tokio::time::sleep;
 
 use super::{Alone, Case, LOCK, WORK, each_fault};
+use crate::Fault;
 use crate::bench::{Bench, LawResult};
 use crate::violation::{Violation, ensure, ensure_eq};
-use crate::{Fault, Harness};
 
-pub(crate) fn guarded_get_goes_on<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn guarded_get_goes_on(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         each_fault(scene, async |case| {
             let options = GuardedGet::new(LOCK * 30).lock_ttl(LOCK);
@@ -46,8 +46,8 @@ pub(crate) fn guarded_get_goes_on<H: Harness>(bench: &Bench<'_, H>) -> LawResult
 const TRIES: u32 = 20;
 
 /// As a client has it that tries again: calls until there is an answer.
-async fn until_answered<S: KvStore, T>(
-    case: &Case<S>,
+async fn until_answered<T>(
+    case: &Case,
     call: impl AsyncFn() -> Option<Result<T, Error>>,
 ) -> Result<T, Violation> {
     for _ in 0..TRIES {
@@ -61,7 +61,7 @@ async fn until_answered<S: KvStore, T>(
     Err(Violation::new(format!("of {TRIES} tries none got an answer")))
 }
 
-pub(crate) fn idempotent_execute_runs_once<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn idempotent_execute_runs_once(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         each_fault(scene, async |case| {
             let options = Idempotency::default().lock_ttl(LOCK);
@@ -88,7 +88,7 @@ pub(crate) fn idempotent_execute_runs_once<H: Harness>(bench: &Bench<'_, H>) -> 
     })
 }
 
-pub(crate) fn process_once_runs_once<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn process_once_runs_once(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         each_fault(scene, async |case| {
             let options = Dedup::default().lock_ttl(LOCK);
@@ -116,7 +116,7 @@ pub(crate) fn process_once_runs_once<H: Harness>(bench: &Bench<'_, H>) -> LawRes
 }
 
 /// Works while it holds the lease, and frees it.
-async fn hold<S: KvStore>(case: &Case<S>, alone: &Alone, lease: Lease) -> Result<(), Violation> {
+async fn hold(case: &Case, alone: &Alone, lease: Lease) -> Result<(), Violation> {
     alone.work().await?;
     ensure!(!lease.is_lost(), "a lease is lost though its holder lives");
     match case.call(lease.release()).await {
@@ -127,7 +127,7 @@ async fn hold<S: KvStore>(case: &Case<S>, alone: &Alone, lease: Lease) -> Result
     Ok(())
 }
 
-pub(crate) fn leases_stay_exclusive<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn leases_stay_exclusive(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         each_fault(scene, async |case| {
             let alone = Alone::default();

@@ -2,9 +2,9 @@ use derp_kv_core::{Attempt, Error, ErrorKind, Idempotency, KvStore, KvStoreExt, 
 
 use super::idempotency::{kind, must_not_run};
 use super::{Failed, Gate, LOCK, LONG, Runs, until_absent};
-use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
-use crate::scene::{Handle, Scene};
+use crate::erased::Store;
+use crate::scene::Scene;
 use crate::violation::{Violation, ensure, ensure_eq};
 
 fn options(on: OnAbandoned) -> Idempotency {
@@ -16,7 +16,7 @@ fn rejecting() -> Idempotency {
 }
 
 /// Leaves an attempt at `key` whose caller went away while it worked, and no lock.
-async fn abandon<S: KvStore + Clone>(kv: &S, key: &str) -> Result<(), Violation> {
+async fn abandon(kv: &Store, key: &str) -> Result<(), Violation> {
     let (gate, options) = (Gate::default(), rejecting());
     let work = || async {
         gate.pass().await;
@@ -32,8 +32,8 @@ async fn abandon<S: KvStore + Clone>(kv: &S, key: &str) -> Result<(), Violation>
 }
 
 /// Does the work for `key`, which no attempt stands in the way of.
-async fn must_run<S: KvStoreExt>(
-    kv: &S,
+async fn must_run(
+    kv: &Store,
     key: &str,
     options: &Idempotency,
     number: u32,
@@ -44,9 +44,7 @@ async fn must_run<S: KvStoreExt>(
     Ok(())
 }
 
-pub(crate) fn idempotent_execute_rejects_the_abandoned<H: Harness>(
-    bench: &Bench<'_, H>,
-) -> LawResult {
+pub(crate) fn idempotent_execute_rejects_the_abandoned(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(3).await?;
         it_is_rejected_until_it_is_forgotten(scene, &handles).await?;
@@ -61,9 +59,9 @@ pub(crate) fn idempotent_execute_rejects_the_abandoned<H: Harness>(
     })
 }
 
-async fn it_is_rejected_until_it_is_forgotten<H: Harness>(
-    scene: &Scene<'_, H>,
-    handles: &[Handle<H::Store>],
+async fn it_is_rejected_until_it_is_forgotten(
+    scene: &Scene<'_>,
+    handles: &[Store],
 ) -> Result<(), Violation> {
     abandon(&handles[0], "key").await?;
     // What says so outlasts every lock.
@@ -106,10 +104,7 @@ async fn it_is_rejected_until_it_is_forgotten<H: Harness>(
 }
 
 /// Work that says it failed is not abandoned.
-async fn a_failure_is_known<H: Harness>(
-    scene: &Scene<'_, H>,
-    handles: &[Handle<H::Store>],
-) -> Result<(), Violation> {
+async fn a_failure_is_known(scene: &Scene<'_>, handles: &[Store]) -> Result<(), Violation> {
     for kv in &handles[..2] {
         let failing = || async { Err::<u64, _>(Failed::Work) };
         let failed = kv.idempotent_execute("fails", &rejecting(), failing).await;
@@ -122,9 +117,9 @@ async fn a_failure_is_known<H: Harness>(
 }
 
 /// Who lost its lease in the middle of its work may be at it still, and its outcome counts.
-async fn a_lost_lease_is_not_succeeded<H: Harness>(
-    scene: &Scene<'_, H>,
-    handles: &[Handle<H::Store>],
+async fn a_lost_lease_is_not_succeeded(
+    scene: &Scene<'_>,
+    handles: &[Store],
 ) -> Result<(), Violation> {
     let gate = Gate::default();
     let (kv, holds) = (handles[0].clone(), gate.clone());

@@ -4,11 +4,11 @@ use derp_kv_core::{Attempt, Dedup, Error, ErrorKind, KvStore, KvStoreExt, Proces
 use proptest::prelude::*;
 
 use super::{Failed, Gate, LONG, Runs, WORK, until_absent};
-use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
+use crate::erased::Store;
 use crate::violation::{Violation, ensure, ensure_eq};
 
-pub(crate) fn already_processed_is_false_once<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn already_processed_is_false_once(bench: &Bench<'_>) -> LawResult {
     bench.race(async |scene, round| {
         let handles = scene.handles(3).await?;
         let callers = (0..12).map(|caller| handles[caller % 3].clone());
@@ -30,7 +30,7 @@ fn options() -> Dedup {
     Dedup::default().lock_ttl(LONG)
 }
 
-pub(crate) fn process_once_runs_once<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn process_once_runs_once(bench: &Bench<'_>) -> LawResult {
     bench.long_race(async |scene, round| {
         let handles = scene.handles(3).await?;
         let runs = Runs::default();
@@ -62,7 +62,7 @@ pub(crate) fn process_once_runs_once<H: Harness>(bench: &Bench<'_, H>) -> LawRes
     })
 }
 
-pub(crate) fn process_once_forgets_failures<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn process_once_forgets_failures(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(2).await?;
         let (record, lock) = (b"derp:webhook:evt", b"derp:webhook:evt:lock");
@@ -103,8 +103,8 @@ enum Fails {
 }
 
 /// An attempt that fails, and is told to be the one of this number.
-async fn fail<S: KvStore + Clone>(
-    kv: &S,
+async fn fail(
+    kv: &Store,
     options: &Dedup,
     runs: &Runs,
     fails: Fails,
@@ -137,7 +137,7 @@ async fn fail<S: KvStore + Clone>(
     until_absent(kv, b"derp:webhook:evt:lock").await
 }
 
-pub(crate) fn process_once_gives_up<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn process_once_gives_up(bench: &Bench<'_>) -> LawResult {
     let fails = prop_oneof![Just(Fails::Says), Just(Fails::Vanishes)];
     let inputs = (proptest::collection::vec(fails, 1..5), any::<bool>());
     bench.pausing_property(inputs, async |scene, (fails, succeeds)| {

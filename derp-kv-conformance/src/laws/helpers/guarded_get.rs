@@ -6,11 +6,10 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 
 use super::{Failed, Gate, LONG, Runs, WORK, until_absent};
-use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
+use crate::erased::Store;
 use crate::input::{Blob, key_bytes, lasting, value};
 use crate::laws::expect;
-use crate::scene::Handle;
 use crate::violation::{Violation, ensure, ensure_eq};
 
 fn options() -> GuardedGet {
@@ -20,7 +19,7 @@ fn options() -> GuardedGet {
 const VALUE: Bytes = Bytes::from_static(b"value");
 
 /// Computes [`VALUE`], which takes a moment.
-async fn compute<S: KvStoreExt>(kv: S, runs: Runs) -> Result<Bytes, Violation> {
+async fn compute(kv: Store, runs: Runs) -> Result<Bytes, Violation> {
     let work = move || async move {
         runs.begin();
         tokio::time::sleep(WORK).await;
@@ -29,7 +28,7 @@ async fn compute<S: KvStoreExt>(kv: S, runs: Runs) -> Result<Bytes, Violation> {
     Ok(kv.guarded_get("k", &options(), work).await?)
 }
 
-pub(crate) fn guarded_get_keeps_what_it_computes<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn guarded_get_keeps_what_it_computes(bench: &Bench<'_>) -> LawResult {
     let key = key_bytes().prop_filter("a reserved key", |key| !super::is_reserved(key));
     let inputs = (key, value(), lasting());
     bench.property(inputs, async |scene, (key, value, ttl)| {
@@ -49,7 +48,7 @@ pub(crate) fn guarded_get_keeps_what_it_computes<H: Harness>(bench: &Bench<'_, H
     })
 }
 
-pub(crate) fn guarded_get_computes_once<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn guarded_get_computes_once(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(3).await?;
         let runs = Runs::default();
@@ -81,8 +80,8 @@ enum Heard {
 }
 
 /// All `callers` ask at once for what cannot be computed, and tell what they heard.
-async fn all_fail<S: KvStore + Clone>(
-    callers: impl IntoIterator<Item = Handle<S>>,
+async fn all_fail(
+    callers: impl IntoIterator<Item = Store>,
     key: &'static str,
     runs: &Runs,
 ) -> Result<Vec<Heard>, Violation> {
@@ -107,7 +106,7 @@ async fn all_fail<S: KvStore + Clone>(
     .await
 }
 
-pub(crate) fn guarded_get_keeps_no_error<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn guarded_get_keeps_no_error(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(2).await?;
         let failing = || async { Err::<Bytes, _>(Failed::Work) };
@@ -142,7 +141,7 @@ pub(crate) fn guarded_get_keeps_no_error<H: Harness>(bench: &Bench<'_, H>) -> La
     })
 }
 
-pub(crate) fn guarded_get_survives_a_panic<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn guarded_get_survives_a_panic(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(2).await?;
         let gate = Gate::default();
@@ -166,11 +165,7 @@ pub(crate) fn guarded_get_survives_a_panic<H: Harness>(bench: &Bench<'_, H>) -> 
 }
 
 /// Another process must not wait for the lock to expire.
-async fn succeeds_at_once<S: KvStore + Clone>(
-    kv: &Handle<S>,
-    key: &str,
-    after: &str,
-) -> Result<(), Violation> {
+async fn succeeds_at_once(kv: &Store, key: &str, after: &str) -> Result<(), Violation> {
     let began = Instant::now();
     let value = kv.guarded_get(key, &options(), || async { Ok::<_, Error>("next") }).await?;
     ensure!(value == "next" || value == "first", "{value:?} was computed by nobody");
@@ -179,7 +174,7 @@ async fn succeeds_at_once<S: KvStore + Clone>(
     until_absent(kv, format!("{key}:lock").as_bytes()).await
 }
 
-pub(crate) fn guarded_get_survives_dropped_callers<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn guarded_get_survives_dropped_callers(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(2).await?;
         // In the middle of the computation, and at any point of the calls around it.
@@ -209,7 +204,7 @@ pub(crate) fn guarded_get_survives_dropped_callers<H: Harness>(bench: &Bench<'_,
     })
 }
 
-pub(crate) fn invalidate_wins<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn invalidate_wins(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(3).await?;
         scene.store.set(b"k", b"stale", None).await?;
@@ -245,7 +240,7 @@ pub(crate) fn invalidate_wins<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     })
 }
 
-pub(crate) fn refresh_wins<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn refresh_wins(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(2).await?;
         let kv = &scene.store;

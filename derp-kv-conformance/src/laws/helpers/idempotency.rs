@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::succession::Stalls;
 use super::{Failed, Gate, LOCK, LONG, Runs, WORK, is_reserved, until_absent};
-use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
+use crate::erased::Store;
 use crate::input::Blob;
 use crate::violation::{Violation, ensure, ensure_eq};
 
@@ -34,8 +34,8 @@ fn is_waited_out(error: Option<ErrorKind>, waited: Duration) -> bool {
 }
 
 /// A call whose work must not run.
-pub(super) async fn must_not_run<S: KvStoreExt>(
-    kv: &S,
+pub(super) async fn must_not_run(
+    kv: &Store,
     key: &str,
     options: &Idempotency,
 ) -> Result<Result<Outcome<u64>, Error>, Violation> {
@@ -53,7 +53,7 @@ pub(super) fn kind<T>(result: Result<T, Error>) -> Option<ErrorKind> {
     result.err().map(|error| error.kind())
 }
 
-pub(crate) fn idempotent_execute_runs_once<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn idempotent_execute_runs_once(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(3).await?;
         let runs = Runs::default();
@@ -116,7 +116,7 @@ pub(super) fn body() -> impl Strategy<Value = Value> + Clone {
     })
 }
 
-pub(crate) fn idempotent_execute_replays<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn idempotent_execute_replays(bench: &Bench<'_>) -> LawResult {
     let id = "[ -~]{1,30}".prop_filter("a reserved id", |id| !is_reserved(id.as_bytes()));
     let inputs = (id, body(), 100_u16..=999, proptest::option::of(".{0,12}"));
     bench.property(inputs, async |scene, (id, body, status_code, fingerprint)| {
@@ -139,7 +139,7 @@ pub(crate) fn idempotent_execute_replays<H: Harness>(bench: &Bench<'_, H>) -> La
     })
 }
 
-pub(crate) fn idempotent_execute_reports_progress<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn idempotent_execute_reports_progress(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(2).await?;
         let gate = Gate::default();
@@ -169,8 +169,8 @@ pub(crate) fn idempotent_execute_reports_progress<H: Harness>(bench: &Bench<'_, 
 }
 
 /// Executes `key` until the gate opens.
-fn gated<S: KvStoreExt>(
-    kv: &S,
+fn gated(
+    kv: &Store,
     gate: &Gate,
     options: Idempotency,
 ) -> tokio::task::JoinHandle<Result<Outcome<u64>, Error>> {
@@ -184,9 +184,7 @@ fn gated<S: KvStoreExt>(
     })
 }
 
-pub(crate) fn idempotent_execute_refuses_another_request<H: Harness>(
-    bench: &Bench<'_, H>,
-) -> LawResult {
+pub(crate) fn idempotent_execute_refuses_another_request(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(2).await?;
         let gate = Gate::default();
@@ -218,7 +216,7 @@ pub(crate) fn idempotent_execute_refuses_another_request<H: Harness>(
     })
 }
 
-pub(crate) fn idempotent_execute_frees_failures<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn idempotent_execute_frees_failures(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(2).await?;
         let lock = b"derp:idempotency:key:lock";
@@ -249,9 +247,7 @@ pub(crate) fn idempotent_execute_frees_failures<H: Harness>(bench: &Bench<'_, H>
     })
 }
 
-pub(crate) fn idempotent_execute_keeps_corrupt_records<H: Harness>(
-    bench: &Bench<'_, H>,
-) -> LawResult {
+pub(crate) fn idempotent_execute_keeps_corrupt_records(bench: &Bench<'_>) -> LawResult {
     let corrupt = prop_oneof![
         crate::input::bytes(),
         Just(Blob(b"{\"status_code\":201}".to_vec())),

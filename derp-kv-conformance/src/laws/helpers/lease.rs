@@ -4,11 +4,10 @@ use derp_kv_core::{KvStore, KvStoreExt, Lock};
 
 use super::succession::Stalls;
 use super::{LOCK, LONG, Runs, until_absent};
-use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
 use crate::violation::{Violation, ensure, ensure_eq};
 
-pub(crate) fn leases_exclude<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn leases_exclude(bench: &Bench<'_>) -> LawResult {
     bench.long_race(async |scene, round| {
         let handles = scene.handles(3).await?;
         let (inside, entered) = (Runs::default(), Runs::default());
@@ -31,7 +30,7 @@ pub(crate) fn leases_exclude<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     })
 }
 
-pub(crate) fn leases_are_renewed<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn leases_are_renewed(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(2).await?;
         let stalls = Stalls::watched(scene.is_virtual());
@@ -52,7 +51,7 @@ pub(crate) fn leases_are_renewed<H: Harness>(bench: &Bench<'_, H>) -> LawResult 
     })
 }
 
-pub(crate) fn leases_are_freed_by_their_owner<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn leases_are_freed_by_their_owner(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(2).await?;
         let take = async |number: usize| {
@@ -85,7 +84,7 @@ pub(crate) fn leases_are_freed_by_their_owner<H: Harness>(bench: &Bench<'_, H>) 
     })
 }
 
-pub(crate) fn leases_outlive_blocked_work<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn leases_outlive_blocked_work(bench: &Bench<'_>) -> LawResult {
     let ttl = Duration::from_millis(800);
     bench.real_scenario(async |scene| {
         let kv = scene.handles(1).await?.remove(0);

@@ -7,7 +7,6 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::model::Span;
 use crate::resolution;
@@ -127,7 +126,7 @@ fn bounded(
     Ok(())
 }
 
-pub(crate) fn rate_limit_keeps_its_bound<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn rate_limit_keeps_its_bound(bench: &Bench<'_>) -> LawResult {
     let (periods, bursts) = if bench.is_virtual() {
         (prop_oneof![1_u64..200, 60_u64..6_000].boxed(), 1..40)
     } else {
@@ -171,7 +170,7 @@ pub(crate) fn rate_limit_keeps_its_bound<H: Harness>(bench: &Bench<'_, H>) -> La
     })
 }
 
-pub(crate) fn rate_limit_tells_when<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn rate_limit_tells_when(bench: &Bench<'_>) -> LawResult {
     let periods = if bench.is_virtual() { 1_u64..100_000 } else { 60_u64..120 };
     let others = vec((1_u64..8, periods.clone()), 0..3);
     let strategy = (kinds(), (3_u64..10, periods), others, vec(0_u64..40, 1..10), 1_u64..4);
@@ -224,7 +223,7 @@ fn counts(answer: &RateLimitStatus) -> Vec<u64> {
     answer.each().iter().map(|standing| standing.count).collect()
 }
 
-pub(crate) fn rate_limit_takes_all_or_nothing<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn rate_limit_takes_all_or_nothing(bench: &Bench<'_>) -> LawResult {
     let limits = vec(1_u64..16, 2..=8);
     let strategy = (kinds(), limits, vec(vec(1_u64..6, 8), 1..16));
     bench.property(strategy, async |scene, (kind, limits, calls)| {
@@ -260,7 +259,7 @@ pub(crate) fn rate_limit_takes_all_or_nothing<H: Harness>(bench: &Bench<'_, H>) 
     })
 }
 
-pub(crate) fn rate_limit_denied_takes_nothing<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn rate_limit_denied_takes_nothing(bench: &Bench<'_>) -> LawResult {
     let strategy = (kinds(), 2_u64..20, 1_u64..20, 1_usize..5);
     bench.property(strategy, async |scene, (kind, most, used, denials)| {
         let (used, limit) = (used.min(most - 1), kind.limit(most, AGES));
@@ -278,7 +277,7 @@ pub(crate) fn rate_limit_denied_takes_nothing<H: Harness>(bench: &Bench<'_, H>) 
     })
 }
 
-pub(crate) fn rate_limit_refund_gives_back<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn rate_limit_refund_gives_back(bench: &Bench<'_>) -> LawResult {
     let refunds = vec(1_u64..8, 1..5);
     let strategy = (0_u8..3, 1_u64..24, 1_u64..24, refunds);
     bench.property(strategy, async |scene, (kind, most, used, refunds)| {

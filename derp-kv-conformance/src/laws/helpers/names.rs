@@ -10,17 +10,13 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{LONG, RESERVED_BEGINNINGS, RESERVED_ENDS, Runs};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
+use crate::erased::Store;
 use crate::input::key_bytes;
 use crate::violation::{ensure, ensure_eq};
 
 /// Calls every helper that makes a key of `id`, and tells what each answers.
-async fn all_helpers<S: KvStoreExt>(
-    kv: &S,
-    id: &[u8],
-    runs: &Runs,
-) -> Vec<(&'static str, Result<()>)> {
+async fn all_helpers(kv: &Store, id: &[u8], runs: &Runs) -> Vec<(&'static str, Result<()>)> {
     let work = || async {
         runs.begin();
         Ok::<_, Error>(1_u64)
@@ -45,11 +41,7 @@ async fn all_helpers<S: KvStoreExt>(
 }
 
 /// Calls every helper that has a key of the caller's own, and tells what each answers.
-async fn all_caches<S: KvStoreExt>(
-    kv: &S,
-    key: &[u8],
-    runs: &Runs,
-) -> Vec<(&'static str, Result<()>)> {
+async fn all_caches(kv: &Store, key: &[u8], runs: &Runs) -> Vec<(&'static str, Result<()>)> {
     let work = || async {
         runs.begin();
         Ok::<_, Error>(Bytes::new())
@@ -62,7 +54,7 @@ async fn all_caches<S: KvStoreExt>(
     ]
 }
 
-pub(crate) fn lock_keys_are_reserved<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn lock_keys_are_reserved(bench: &Bench<'_>) -> LawResult {
     let ends = proptest::sample::select(&RESERVED_ENDS);
     let beginnings = proptest::sample::select(&RESERVED_BEGINNINGS);
     bench.property((key_bytes(), ends, beginnings), async |scene, (id, end, begin)| {
@@ -94,10 +86,7 @@ pub(crate) fn lock_keys_are_reserved<H: Harness>(bench: &Bench<'_, H>) -> LawRes
 }
 
 /// Calls helpers with the prefix at which another one keeps its records.
-async fn all_in_another_s_place<S: KvStoreExt>(
-    kv: &S,
-    runs: &Runs,
-) -> Vec<(&'static str, Result<()>)> {
+async fn all_in_another_s_place(kv: &Store, runs: &Runs) -> Vec<(&'static str, Result<()>)> {
     let work = || async {
         runs.begin();
         Ok::<_, Error>(1_u64)
@@ -116,7 +105,7 @@ async fn all_in_another_s_place<S: KvStoreExt>(
     ]
 }
 
-pub(crate) fn ids_are_bounded<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn ids_are_bounded(bench: &Bench<'_>) -> LawResult {
     bench.property((1_usize..3_000, any::<u8>()), async |scene, (above, byte)| {
         let kv = &scene.store;
         let runs = Runs::default();
@@ -143,7 +132,7 @@ pub(crate) fn ids_are_bounded<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
     })
 }
 
-pub(crate) fn records_are_compatible<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn records_are_compatible(bench: &Bench<'_>) -> LawResult {
     bench.property(("[a-z0-9-]{1,20}", 1_u64..1_000_000), async |scene, (id, order)| {
         let kv = &scene.store;
         let id = &id[..];

@@ -6,13 +6,12 @@ use proptest::sample::select;
 
 use super::LONG;
 use super::limits::Kind;
-use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
 use crate::model::{Deadline, Known, Span};
 use crate::resolution::most_left;
 use crate::violation::{Violation, ensure, ensure_eq};
 
-pub(crate) fn rate_limit_is_exact<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn rate_limit_is_exact(bench: &Bench<'_>) -> LawResult {
     const CALLS: u64 = 24;
     bench.race(async |scene, round| {
         let limit = u64::from(round % 30);
@@ -41,7 +40,7 @@ pub(crate) fn rate_limit_is_exact<H: Harness>(bench: &Bench<'_, H>) -> LawResult
     })
 }
 
-pub(crate) fn rate_limit_window_ends<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn rate_limit_window_ends(bench: &Bench<'_>) -> LawResult {
     let window = if bench.is_virtual() { 1_u64..100_000 } else { 80_u64..160 };
     bench.timed_property((window, 1_u64..4), async |scene, (window, limit)| {
         let window = Duration::from_millis(window);
@@ -90,7 +89,7 @@ pub(crate) fn rate_limit_window_ends<H: Harness>(bench: &Bench<'_, H>) -> LawRes
     })
 }
 
-pub(crate) fn rate_limit_repairs_immortal_counters<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn rate_limit_repairs_immortal_counters(bench: &Bench<'_>) -> LawResult {
     bench.property((1_u64..100, 1_i64..1_000), async |scene, (limit, count)| {
         let key = b"derp:ratelimit:ada";
         // As a crash between a count and its expiry leaves it.
@@ -107,7 +106,7 @@ pub(crate) fn rate_limit_repairs_immortal_counters<H: Harness>(bench: &Bench<'_,
     })
 }
 
-pub(crate) fn rate_limit_counts_costs<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn rate_limit_counts_costs(bench: &Bench<'_>) -> LawResult {
     let costs = proptest::collection::vec(1_u64..12, 1..12);
     bench.property((10_u64..40, costs), async |scene, (most, costs)| {
         let handles = scene.handles(2).await?;
@@ -135,7 +134,7 @@ pub(crate) fn rate_limit_counts_costs<H: Harness>(bench: &Bench<'_, H>) -> LawRe
     })
 }
 
-pub(crate) fn rate_limit_reset_forgets<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn rate_limit_reset_forgets(bench: &Bench<'_>) -> LawResult {
     bench.property(1_u64..10, async |scene, most| {
         let handles = scene.handles(2).await?;
         let limit = RateLimit::new(most, LONG);
@@ -154,7 +153,7 @@ pub(crate) fn rate_limit_reset_forgets<H: Harness>(bench: &Bench<'_, H>) -> LawR
     })
 }
 
-pub(crate) fn rate_limit_binds_at_once<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn rate_limit_binds_at_once(bench: &Bench<'_>) -> LawResult {
     let windows = if bench.is_virtual() { 1_u64..100_000 } else { 40_u64..80 };
     bench.timed_property((1_u64..5, windows), async |scene, (most, window)| {
         let handles = scene.handles(2).await?;

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::idempotency::body;
 use super::{LONG, Runs};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
+use crate::erased::Store;
 use crate::input::{Blob, bytes};
 use crate::violation::{Violation, ensure, ensure_eq};
 
@@ -44,8 +44,8 @@ fn is_definitive(status_code: u16) -> bool {
 }
 
 /// A call whose work answers with `reply`.
-async fn answer<S: KvStoreExt>(
-    kv: &S,
+async fn answer(
+    kv: &Store,
     options: &Idempotency,
     runs: &Runs,
     reply: &Reply,
@@ -57,7 +57,7 @@ async fn answer<S: KvStoreExt>(
     Ok(kv.idempotent_execute("key", options, work).await?)
 }
 
-pub(crate) fn idempotent_execute_replays_replies<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn idempotent_execute_replays_replies(bench: &Bench<'_>) -> LawResult {
     let inputs = (status_codes(), headers(), bodies(), any::<bool>());
     bench.property(inputs, async |scene, (status_code, headers, body, keeps_all)| {
         let handles = scene.handles(2).await?;

@@ -10,10 +10,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 pub(super) use self::stalls::Stalls;
 use super::{LONG, Runs, lock_ttl};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
+use crate::erased::Store;
 use crate::model::{Deadline, Known, Span};
-use crate::scene::Handle;
 use crate::violation::{Violation, ensure, ensure_eq};
 
 const TOKEN: &[u8] = b"the token of the dead";
@@ -25,8 +24,8 @@ const SUCCESSION: Duration = Duration::from_millis(300);
 /// when the lock ends then.
 ///
 /// On a machine that stalls, the holder may come too late to renew it, and dies of that.
-async fn hold_and_die<S: KvStore>(
-    kv: &S,
+async fn hold_and_die(
+    kv: &Store,
     lock: &[u8],
     lives: Duration,
     mut deadline: Deadline,
@@ -50,8 +49,8 @@ async fn hold_and_die<S: KvStore>(
 }
 
 /// Callers in several processes wait for a holder that dies after `lives`.
-async fn succeed<S: KvStore + Clone>(
-    processes: &[Handle<S>],
+async fn succeed(
+    processes: &[Store],
     lives: Duration,
     slack: Duration,
     stalls: &Stalls,
@@ -98,7 +97,7 @@ async fn succeed<S: KvStore + Clone>(
     Ok(())
 }
 
-pub(crate) fn guarded_get_succeeds_the_dead<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn guarded_get_succeeds_the_dead(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let processes = scene.handles(6).await?;
         // Before the first renewal, between any two, and just before it has been waited for.

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use super::millis;
 use crate::bench::{Bench, LawResult};
 use crate::violation::{Violation, ensure, ensure_eq};
-use crate::{CountingStore, Harness, Operation};
+use crate::{CountingStore, Operation};
 
 /// No test waits for this to pass.
 const LONG: Duration = Duration::from_secs(3600);
@@ -88,7 +88,7 @@ async fn computes_apart(other: &(impl KvStore + Clone)) -> Result<(), Violation>
     Ok(())
 }
 
-pub(crate) fn clones_share_flights<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn clones_share_flights(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let kv = scene.store.clone();
         let (has, clone_has) = (scene.store.flights().is_some(), kv.flights().is_some());

@@ -8,8 +8,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{LOCK, millis};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
+use crate::erased::Store;
 use crate::violation::{Violation, ensure};
 
 /// Callers that come one after the other, and the origin that they ask.
@@ -58,7 +58,7 @@ impl Herd {
 
     /// Lets the herd loose on the stores, and beside it the same herd on the bare origin: what
     /// disturbs one disturbs the other.
-    async fn run<S: KvStore + Clone>(self, stores: &[S], key: &str) -> (Arc<Tally>, Arc<Tally>) {
+    async fn run(self, stores: &[Store], key: &str) -> (Arc<Tally>, Arc<Tally>) {
         let tallies = (Arc::<Tally>::default(), Arc::<Tally>::default());
         let began = Instant::now();
         let mut callers = JoinSet::new();
@@ -91,12 +91,7 @@ impl Herd {
     }
 
     /// `late` is how late an answer may be for reasons that are not the library's.
-    async fn check<S: KvStore + Clone>(
-        self,
-        stores: &[S],
-        key: &str,
-        late: Duration,
-    ) -> Result<(), Violation> {
+    async fn check(self, stores: &[Store], key: &str, late: Duration) -> Result<(), Violation> {
         let stores = &stores[..self.processes];
         let key = format!("{key}, {} processes", self.processes);
         if stores[0].flights().is_none() {
@@ -187,7 +182,7 @@ const VIRTUALLY_LATE: Duration = millis(50);
 /// On a loaded machine.
 const REALLY_LATE: Duration = millis(400);
 
-pub(crate) fn survives_a_stall<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn survives_a_stall(bench: &Bench<'_>) -> LawResult {
     if bench.is_virtual() {
         bench.scenario(async |scene| {
             let stores = scene.handles(3).await?;

@@ -13,10 +13,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{LOCK, millis};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
+use crate::erased::Store;
 use crate::resolution;
-use crate::scene::Handle;
 use crate::violation::{Violation, ensure, ensure_eq};
 
 /// No test waits for this to pass.
@@ -28,7 +27,7 @@ const LATE: Duration = Duration::from_secs(5);
 /// How many computations hang, before one that does not.
 const HUNG: u32 = 2;
 
-pub(crate) fn waits_for_no_hung_computation<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn waits_for_no_hung_computation(bench: &Bench<'_>) -> LawResult {
     const CALLERS: u32 = 8;
     bench.scenario(async |scene| {
         let kv = scene.handles(1).await?.remove(0);
@@ -67,7 +66,7 @@ pub(crate) fn waits_for_no_hung_computation<H: Harness>(bench: &Bench<'_, H>) ->
     })
 }
 
-pub(crate) fn sees_what_is_stored<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn sees_what_is_stored(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let handles = scene.handles(2).await?;
         let options = GuardedGet::new(LONG).lock_ttl(Duration::from_secs(60));
@@ -105,8 +104,8 @@ pub(crate) fn sees_what_is_stored<H: Harness>(bench: &Bench<'_, H>) -> LawResult
 }
 
 /// Asks for one key inside of its own computation, so many times, in the same task or in another.
-fn nested<S: KvStore + Clone>(
-    kv: Handle<S>,
+fn nested(
+    kv: Store,
     key: &'static str,
     depth: u32,
     spawned: bool,
@@ -130,7 +129,7 @@ async fn joined(task: tokio::task::JoinHandle<Result<Bytes>>) -> Result<Bytes> {
     })
 }
 
-pub(crate) fn nests<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn nests(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let kv = scene.handles(1).await?.remove(0);
         for (key, depth, spawned) in [("two", 2, false), ("five", 5, false), ("spawned", 3, true)] {
@@ -162,7 +161,7 @@ impl Layer for Late {
     }
 }
 
-pub(crate) fn survives_a_slow_store<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn survives_a_slow_store(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let kv = Layered::new(scene.handles(1).await?.remove(0), Late(millis(60)));
         let lock_ttl = millis(20);

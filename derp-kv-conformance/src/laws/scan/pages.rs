@@ -6,7 +6,6 @@ use derp_kv_core::{KvStore, Result};
 use futures_core::stream::BoxStream;
 use futures_util::TryStreamExt;
 
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::laws::{ENDLESS, all_keys};
 use crate::scene::Scene;
@@ -133,7 +132,7 @@ async fn delete(kv: &impl KvStore, numbers: &[usize]) -> Result<u64> {
     kv.delete_many(&keys).await
 }
 
-pub(crate) fn covers_every_page<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn covers_every_page(bench: &Bench<'_>) -> LawResult {
     // Long for a consumer; where it means to wait, as long as need be.
     let pause = if bench.is_virtual() { 300_000 } else { 150 };
     let pause = Duration::from_millis(pause);
@@ -193,7 +192,7 @@ async fn parts(kv: &impl KvStore) -> Checked<()> {
 }
 
 /// A scan that was given up, and two at once on one handle, of which one is slow.
-async fn side_by_side<H: Harness>(scene: &Scene<'_, H>, pause: Duration) -> Checked<()> {
+async fn side_by_side(scene: &Scene<'_>, pause: Duration) -> Checked<()> {
     let kv = &scene.store;
     let mut given_up = kv.scan(b"many/");
     Seen::new().take_some(&mut given_up, MANY / 2 + 1).await?;

@@ -9,12 +9,12 @@ use proptest::sample::select;
 use super::match_at::{Did, Met};
 use super::times::Times;
 use super::{Held, limits, seen};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
+use crate::erased::Store;
 use crate::input::{Blob, bytes, shown};
 use crate::model::{Deadline, Known, Span};
 use crate::resolution;
-use crate::scene::{Handle, Scene};
+use crate::scene::Scene;
 use crate::violation::{Violation, ensure, ensure_eq, with_sources};
 
 /// What is done to the key of a history.
@@ -67,12 +67,12 @@ fn histories(is_virtual: bool) -> impl Strategy<Value = History> + Clone {
     (kinds, vec(act, 1..if is_virtual { 60 } else { 30 }))
 }
 
-pub(crate) fn agrees_with_the_core<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn agrees_with_the_core(bench: &Bench<'_>) -> LawResult {
     let side_by_side = if bench.is_virtual() { 1..=1 } else { 8..=16 };
     let strategy = vec(histories(bench.is_virtual()), side_by_side);
     bench.timed_property(strategy, async |scene, histories| {
         let handles = scene.handles(2).await?;
-        let scene: &Scene<'_, H> = scene;
+        let scene: &Scene<'_> = scene;
         let plays = histories.iter().enumerate().map(|(number, history)| {
             let play = Play { scene, handles: &handles, key: format!("{number}/").into_bytes() };
             async move { play.play(history).await }
@@ -83,13 +83,13 @@ pub(crate) fn agrees_with_the_core<H: Harness>(bench: &Bench<'_, H>) -> LawResul
 }
 
 /// A history that is played on a key of its own.
-struct Play<'a, H: Harness> {
-    scene: &'a Scene<'a, H>,
-    handles: &'a [Handle<H::Store>],
+struct Play<'a> {
+    scene: &'a Scene<'a>,
+    handles: &'a [Store],
     key: Vec<u8>,
 }
 
-impl<H: Harness> Play<'_, H> {
+impl Play<'_> {
     async fn play(&self, (limits, acts): &History) -> Result<(), Violation> {
         let kv = &self.scene.store;
         for (number, act) in acts.iter().enumerate() {

@@ -5,7 +5,6 @@ use derp_kv_core::{Ask, ErrorKind, KvStore, RateLimit, Stepped};
 
 use super::times::Times;
 use super::{nonce, seen};
-use crate::Harness;
 use crate::bench::{Bench, LawResult, at_once};
 use crate::model::{Deadline, Span};
 use crate::scene::Scene;
@@ -30,7 +29,7 @@ impl Call {
     }
 }
 
-pub(crate) fn is_atomic<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn is_atomic(bench: &Bench<'_>) -> LawResult {
     bench.race(async |scene, round| {
         let most = u64::from(round % 15) + 1;
         let limits = match round % 4 {
@@ -55,8 +54,8 @@ pub(crate) fn is_atomic<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
 /// Makes racing calls on several handles, and returns those that were made.
 ///
 /// A store that only compares and swaps may be outrun, and must say then that nothing was applied.
-async fn race<H: Harness>(
-    scene: &mut Scene<'_, H>,
+async fn race(
+    scene: &mut Scene<'_>,
     key: &[u8],
     ask: Ask,
     limits: &RateLimit,
@@ -129,8 +128,8 @@ fn refunded(mut calls: Vec<Call>, held: u64) -> Result<Vec<Call>, Violation> {
 }
 
 /// Checks that the key holds what the last call has written.
-async fn left<H: Harness>(
-    scene: &mut Scene<'_, H>,
+async fn left(
+    scene: &mut Scene<'_>,
     key: &[u8],
     limits: &RateLimit,
     last: Option<&Call>,

@@ -5,7 +5,6 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::Held;
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
 use crate::input::{Blob, shown};
 use crate::model::{Deadline, Known, Span};
@@ -29,7 +28,7 @@ fn full_after_one(periods: std::ops::Range<u64>) -> impl Strategy<Value = RateLi
 
 const MILLI: Duration = Duration::from_millis(1);
 
-pub(crate) fn denial_writes_nothing<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn denial_writes_nothing(bench: &Bench<'_>) -> LawResult {
     let promised = u64::try_from(resolution::promised().as_millis()).unwrap_or(1);
     let periods = match bench.is_virtual() {
         true => 20 * promised..60_000 * promised,

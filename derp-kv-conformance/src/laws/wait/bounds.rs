@@ -8,9 +8,8 @@ use tokio::time::timeout;
 
 use super::late;
 use super::listeners::{Bedroom, FOREVER, Listeners, heard_by, knows_of_changes};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
-use crate::scene::Handle;
+use crate::erased::Store;
 use crate::violation::{Violation, ensure};
 
 /// Bounds that are cut to nothing: a server may take that for no bound.
@@ -39,7 +38,7 @@ const LONG: [Duration; 12] = [
     Duration::MAX,
 ];
 
-pub(crate) fn takes_any_bound<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn takes_any_bound(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         let knows = knows_of_changes(scene).await?;
         let handles = scene.handles(2).await?;
@@ -89,7 +88,7 @@ pub(crate) fn takes_any_bound<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
 }
 
 /// Each short bound side by side, on a key that is there and on one that is not.
-async fn short<S: KvStore + Clone>(handles: &[Handle<S>], late: Duration) -> Result<(), Violation> {
+async fn short(handles: &[Store], late: Duration) -> Result<(), Violation> {
     let mut waits = JoinSet::new();
     for bound in SHORT {
         for (key, seen) in [(&b"present"[..], Some(&b"v"[..])), (b"absent", None)] {

@@ -3,9 +3,8 @@
 use derp_kv_core::KvStore;
 
 use super::listeners::{Bedroom, FOREVER, Listeners, heard_by, knows_of_changes};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
-use crate::scene::Handle;
+use crate::erased::Store;
 use crate::violation::Violation;
 
 /// Keys that have a waiter at once.
@@ -15,7 +14,7 @@ const CROWD: usize = 100;
 /// Keys some of whose waiters go.
 const BEREAVED: usize = 48;
 
-pub(crate) fn wakes_every_waiter<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn wakes_every_waiter(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         if !knows_of_changes(scene).await? {
             return Ok(());
@@ -73,10 +72,7 @@ async fn change_many(kv: &impl KvStore, many: &[Listeners]) -> Result<(), Violat
 }
 
 /// One waiter on each of many keys, one of which is empty.
-async fn on_many_keys<S: KvStore + Clone>(
-    handles: &[Handle<S>],
-    bedroom: &Bedroom,
-) -> Result<Vec<Listeners>, Violation> {
+async fn on_many_keys(handles: &[Store], bedroom: &Bedroom) -> Result<Vec<Listeners>, Violation> {
     let key = |number| match number {
         0 => Vec::new(),
         _ => format!("many {number}").into_bytes(),
@@ -95,8 +91,8 @@ async fn on_many_keys<S: KvStore + Clone>(
 
 /// Keys with three waiters, the first, the second or the last of whom is about to go; and, behind
 /// those, keys all of whose waiters are.
-async fn some_of_whom_go<S: KvStore + Clone>(
-    handles: &[Handle<S>],
+async fn some_of_whom_go(
+    handles: &[Store],
     bedroom: &Bedroom,
 ) -> Result<(Vec<Listeners>, Vec<Listeners>), Violation> {
     let (mut stay, mut go) = (Vec::new(), Vec::new());

@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::kinds::{Before, Kind, OWN_TTL, SOON};
 use super::listeners::{Bedroom, FOREVER, Listeners, heard_by, knows_of_changes};
-use crate::Harness;
 use crate::bench::{Bench, LawResult};
-use crate::scene::{Handle, Scene};
+use crate::erased::Store;
+use crate::scene::Scene;
 use crate::violation::Violation;
 
 /// How long changes are made one after the other, each once the one before was heard: a store that
@@ -30,7 +30,7 @@ struct Watched {
     listeners: Listeners,
 }
 
-pub(crate) fn hears_each_kind_of_change<H: Harness>(bench: &Bench<'_, H>) -> LawResult {
+pub(crate) fn hears_each_kind_of_change(bench: &Bench<'_>) -> LawResult {
     bench.scenario(async |scene| {
         if !knows_of_changes(scene).await? {
             return Ok(());
@@ -62,10 +62,7 @@ pub(crate) fn hears_each_kind_of_change<H: Harness>(bench: &Bench<'_, H>) -> Law
 }
 
 /// A key of each kind for each changer, with three sleeping waiters on two handles.
-async fn fall_asleep<H: Harness>(
-    scene: &Scene<'_, H>,
-    handles: &[Handle<H::Store>],
-) -> Result<Vec<Watched>, Violation> {
+async fn fall_asleep(scene: &Scene<'_>, handles: &[Store]) -> Result<Vec<Watched>, Violation> {
     let mut watched = Vec::new();
     for kind in Kind::all() {
         for (changer, whose) in CHANGERS {
@@ -104,10 +101,7 @@ async fn fall_asleep<H: Harness>(
 }
 
 /// Who was woken once and waits again is woken again.
-async fn time_and_again<S: KvStore + Clone>(
-    handles: &[Handle<S>],
-    watched: &mut [Watched],
-) -> Result<(), Violation> {
+async fn time_and_again(handles: &[Store], watched: &mut [Watched]) -> Result<(), Violation> {
     let bedroom = Bedroom::default();
     let mut changes = Vec::new();
     for one in &mut *watched {
@@ -141,10 +135,7 @@ async fn time_and_again<S: KvStore + Clone>(
 }
 
 /// Waiters of keys and values that are told apart only by their last byte.
-async fn on_large<S: KvStore + Clone>(
-    handles: &[Handle<S>],
-    bedroom: &Bedroom,
-) -> Result<Vec<Listeners>, Violation> {
+async fn on_large(handles: &[Store], bedroom: &Bedroom) -> Result<Vec<Listeners>, Violation> {
     // As long as every store takes.
     const KEY: usize = 1_200;
     let mut large = Vec::new();

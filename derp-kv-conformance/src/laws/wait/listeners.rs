@@ -10,9 +10,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use super::kinds::Kind;
-use crate::Harness;
+use crate::erased::Store;
 use crate::resolution;
-use crate::scene::{Handle, Scene};
+use crate::scene::Scene;
 use crate::violation::{Violation, ensure};
 
 /// Longer than any law lasts: who sleeps so long has slept through a change.
@@ -84,9 +84,9 @@ impl Listeners {
     }
 
     /// One more caller, which waits over `kv` until the value is not `seen`.
-    pub(super) fn add<S: KvStore + Clone>(
+    pub(super) fn add(
         &mut self,
-        kv: &Handle<S>,
+        kv: &Store,
         seen: Option<&[u8]>,
         at_most: Duration,
         bedroom: &Bedroom,
@@ -158,14 +158,12 @@ pub(super) fn heard_by() -> Instant {
 /// Whether the backend knows of changes, or only sleeps for as long as it is allowed to.
 ///
 /// One that returns early, in any case at all, knows.
-pub(in crate::laws) async fn knows_of_changes<H: Harness>(
-    scene: &mut Scene<'_, H>,
-) -> Result<bool, Violation> {
+pub(in crate::laws) async fn knows_of_changes(scene: &mut Scene<'_>) -> Result<bool, Violation> {
     const GLANCE: Duration = Duration::from_millis(300);
     let handles = scene.handles(2).await?;
     let bedroom = Bedroom::default();
     let mut waits = JoinSet::new();
-    let mut glance = |kv: &Handle<H::Store>, key: &[u8], seen: Option<&'static [u8]>| {
+    let mut glance = |kv: &Store, key: &[u8], seen: Option<&'static [u8]>| {
         let (kv, key, bedroom) = (kv.clone(), key.to_vec(), bedroom.clone());
         bedroom.expect();
         waits.spawn(async move {
