@@ -1,7 +1,5 @@
 //! The whole suite on the store without a bound and on the bounded one, whose cached values live
-//! in the other region, through `Arc<dyn KvStore>`, and under a prefix.
-
-use std::sync::Arc;
+//! in the other region, and under a prefix.
 
 use async_trait::async_trait;
 use derp_kv_conformance::{BoxError, Harness, Profile, Time};
@@ -46,16 +44,6 @@ mod bounded {
     use super::{Memory, bounded_store};
 
     derp_kv_conformance::conformance_tests!(Memory(bounded_store));
-}
-
-mod dynamic {
-    use super::*;
-
-    fn store() -> Arc<dyn KvStore> {
-        Arc::new(bounded_store())
-    }
-
-    derp_kv_conformance::conformance_tests!(Memory(store));
 }
 
 mod prefixed {

@@ -1,12 +1,9 @@
-//! The whole suite on a standalone server, as the type it is and as `Arc<dyn KvStore>`.
+//! The whole suite on a standalone server.
 
 mod suite;
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
-use derp_kv_conformance::{BoxError, Harness, Profile, Shared};
-use derp_kv_core::KvStore;
+use derp_kv_conformance::{BoxError, Shared, conformance_tests};
 use derp_kv_valkey::ValkeyConfig;
 use derp_kv_valkey::test_server::Server;
 use suite::{OnValkey, Place};
@@ -29,33 +26,4 @@ impl Place for Standalone {
     }
 }
 
-const STANDALONE: OnValkey<Standalone> = OnValkey::NEW;
-
-struct Dynamic;
-
-#[async_trait]
-impl Harness for Dynamic {
-    type Store = Arc<dyn KvStore>;
-    type Guard = <OnValkey<Standalone> as Harness>::Guard;
-
-    async fn open(&self) -> Result<(Self::Store, Self::Guard), BoxError> {
-        let (store, guard) = STANDALONE.open().await?;
-        Ok((Arc::new(store), guard))
-    }
-
-    fn profile(&self) -> Profile {
-        STANDALONE.profile()
-    }
-}
-
-mod standalone {
-    use super::STANDALONE;
-
-    derp_kv_conformance::conformance_tests!(STANDALONE);
-}
-
-mod dynamic {
-    use super::Dynamic;
-
-    derp_kv_conformance::conformance_tests!(Dynamic);
-}
+conformance_tests!(OnValkey::<Standalone>::NEW);
