@@ -26,6 +26,11 @@ export VALKEY_SERVER
 rows=$(mktemp -d)/rows.jsonl
 trap 'rm -rf "$(dirname "$rows")"' EXIT
 
+# In short nothing is measured, so what the tests have built does: a member alone has other features of its
+# dependencies, and all of them would be compiled again.
+short=
+if [ "${1:-}" = --short ]; then short=1; fi
+
 bench() {
     local name=$1 package=derp-kv-valkey
     shift
@@ -34,14 +39,18 @@ bench() {
         memory) package=derp-kv-memory ;;
         layers) package=derp-kv-core features=(--features tower) ;;
     esac
-    cargo bench --quiet --locked --package "$package" "${features[@]}" --bench "$name" "$@"
+    if [ -n "$short" ]; then
+        cargo bench --quiet --locked --workspace --profile dev --bench "$name" "$@"
+    else
+        cargo bench --quiet --locked --package "$package" "${features[@]}" --bench "$name" "$@"
+    fi
 }
 
-# The whole conformance suite on one store, as `cargo test` runs it: SUBJECT PACKAGE TARGET [FILTER..]
+# The whole conformance suite on one store, as `cargo test` runs it: SUBJECT TARGET [FILTER..]
 suite() {
-    local subject=$1 package=$2 target=$3 output line
-    shift 3
-    output=$(cargo test --quiet --locked --package "$package" --test "$target" -- "$@") || {
+    local subject=$1 target=$2 output line
+    shift 2
+    output=$(cargo test --quiet --locked --workspace --test "$target" -- "$@") || {
         printf '%s\n' "$output" >&2
         return 1
     }
@@ -52,19 +61,17 @@ suite() {
 
 suites() {
     cargo test --quiet --locked --workspace --no-run
-    suite 'memory, unbounded' derp-kv-memory conformance unbounded::
-    suite 'memory, bounded' derp-kv-memory conformance bounded:: --skip unbounded::
-    suite 'memory, Arc<dyn KvStore>' derp-kv-memory conformance dynamic::
-    suite 'memory, Prefixed' derp-kv-memory conformance prefixed::
-    suite 'naive reference' derp-kv-conformance naive
-    suite 'redb' derp-kv-examples redb_conformance
-    suite 'Valkey 8' derp-kv-valkey conformance standalone::
-    suite 'Valkey 8, Arc<dyn KvStore>' derp-kv-valkey conformance dynamic::
-    suite 'Valkey 8, TLS and ACL' derp-kv-valkey conformance_tls
-    suite 'Valkey 8, cluster' derp-kv-valkey conformance_cluster
+    suite 'memory, unbounded' conformance unbounded::
+    suite 'memory, bounded' conformance bounded:: --skip unbounded::
+    suite 'memory, Prefixed' conformance prefixed::
+    suite 'naive reference' naive
+    suite 'redb' redb_conformance
+    suite 'Valkey 8' conformance_standalone
+    suite 'Valkey 8, TLS and ACL' conformance_tls
+    suite 'Valkey 8, cluster' conformance_cluster
     local VALKEY_SERVER=$VALKEY_9_SERVER
-    suite 'Valkey 9' derp-kv-valkey conformance standalone::
-    suite 'Valkey 9, cluster' derp-kv-valkey conformance_cluster
+    suite 'Valkey 9' conformance_standalone
+    suite 'Valkey 9, cluster' conformance_cluster
 }
 
 # The Python interpreter with valkey-glide, or nothing where that does not install: its line is left out then.
@@ -87,13 +94,24 @@ reach() {
     bench allocations -- --only reach/get/ --out "$rows"
 }
 
+# A program of the examples.
+program() {
+    local name=$1
+    shift
+    if [ -n "$short" ]; then
+        "${CARGO_TARGET_DIR:-target}/debug/$name" "$@"
+    else
+        cargo run --quiet --locked --package derp-kv-examples --bin "$name" -- "$@"
+    fi
+}
+
 report() {
-    cargo run --quiet --locked --package derp-kv-examples --bin bench_report -- "$@"
+    program bench_report "$@"
 }
 
 # What rate limits admit at most under the worst arrivals, in virtual time.
 bounds() {
-    cargo run --quiet --locked --package derp-kv-examples --bin limits -- "$@"
+    program limits "$@"
 }
 
 # What differs on Valkey 9: its own tables.
@@ -107,8 +125,9 @@ clients_9() {
 all=(reach clients allocations helpers fleet limits growth memory steps layers)
 case ${1:-} in
     --short)
+        cargo test --quiet --locked --workspace --no-run
         for name in "${all[@]}"; do
-            bench "$name" --profile dev -- --short --out "$rows" >/dev/null
+            bench "$name" -- --short --out "$rows" >/dev/null
         done
         bounds --short
         report "$rows" "$(dirname "$rows")"

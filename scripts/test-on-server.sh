@@ -20,4 +20,6 @@ for file in derp-kv-valkey/tests/*.rs; do
     case " ${LEAVE_OUT:-} " in *" $name "*) continue ;; esac
     targets+=(--test "$name")
 done
-cargo test --locked -p derp-kv-valkey "${targets[@]}" "$@"
+# Of the whole workspace, whose build is there: alone, the crate has other features of its dependencies, and
+# all of them would be compiled again. No other member's tests have these names.
+cargo test --locked --workspace "${targets[@]}" "$@"
