@@ -7,6 +7,8 @@ pub mod config;
 pub mod database;
 pub mod drain;
 pub mod error;
+#[cfg(doctest)]
+mod guide;
 mod orders;
 pub mod postgres_store;
 mod products;
