@@ -21,4 +21,10 @@ pages! {
     Idempotency "idempotency.md"
     RateLimits "rate-limits.md"
     Webhooks "webhooks.md"
+    Locks "locks.md"
+    Errors "errors.md"
+    Testing "testing.md"
+    Production "production.md"
+    FromDerpPy "from-derp-py.md"
+    WritingABackend "writing-a-backend.md"
 }
