@@ -88,7 +88,7 @@ async fn the_rights_for_a_server_suffice_and_each_is_needed() {
     assert_denied(&kv, b"other:a").await;
 
     let rights: Vec<_> = rules.split(' ').filter_map(|rule| rule.strip_prefix('+')).collect();
-    // Without these, waiting polls, and a connection that hangs is found later.
+    // Without these, waiting polls, and a refused echo is a sign of life.
     let optional = ["ping", "client|tracking", "client|caching"];
     for right in rights.iter().filter(|right| !optional.contains(right)) {
         server.command(&["SCRIPT", "FLUSH"]).await.unwrap();
@@ -112,9 +112,15 @@ async fn the_rights_for_a_cluster_suffice() {
     let [_, rules] = rules(&page);
     let cluster = Cluster::builder(3, 0).user("app", PASSWORD, rules).start().await.unwrap();
     let config = with_user(cluster.node(0).address()).mode(Mode::Cluster);
-    let kv = ValkeyStore::connect(config).await.unwrap();
+    let kv = ValkeyStore::connect(config.clone()).await.unwrap();
     use_everything(&kv, "all").await.unwrap();
     assert_denied(&kv, b"other:a").await;
+
+    for node in cluster.nodes() {
+        node.command(&["ACL", "SETUSER", "app", "-cluster|slots"]).await.unwrap();
+    }
+    let error = ValkeyStore::connect(config).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AccessDenied, "{error}");
 }
 
 /// The patterns that the table names are those of the helpers' keys.
