@@ -37,8 +37,9 @@ sed -i -E \
     -e "s|href=\"\.\./\.\./([^./\"#][^\"#/]*)\.html|href=\"$outside/docs/\1.md|g" \
     target/book/*.html
 
-broken=$(grep -oh 'href="[^"#:]*' target/book/*.html | sed 's/^href="//' | sort -u | while read -r link; do
+links=$(grep -oh 'href="[^"]*' target/book/*.html | sed -e 's/^href="//' -e '/:/d' -e 's/#.*//' | sort -u)
+broken=$(while read -r link; do
     [ -z "$link" ] || [ -e "target/book/$link" ] || printf '%s\n' "$link"
-done)
+done <<<"$links")
 if [ -n "$broken" ]; then fail "links of the book lead to no file: $broken"; fi
 say "target/book/index.html"
