@@ -24,6 +24,7 @@ pages! {
     Locks "locks.md"
     Errors "errors.md"
     Testing "testing.md"
+    Observing "observing.md"
     Production "production.md"
     FromDerpPy "from-derp-py.md"
     WritingABackend "writing-a-backend.md"
