@@ -7,16 +7,21 @@ use axum::Json;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::middleware::map_response;
+use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
 use derp_kv_core::{GuardedGet, KvStore, RateLimit};
 
 use crate::database::{Database, Stats};
 use crate::drain::Drained;
 use crate::error::{self, ApiError};
+use crate::health::{self, Health};
+use crate::metrics::Metrics;
 use crate::products::{self, Products};
+use crate::stopping::Stopping;
 use crate::webhooks::senders::Senders;
-use crate::{orders, webhooks};
+use crate::{access, orders, webhooks};
 
 /// The longest request body, in bytes.
 pub const MAX_BODY: usize = 16 * 1024;
@@ -38,6 +43,10 @@ pub struct Settings {
     pub trusted_proxies: usize,
     /// Who may send webhooks.
     pub senders: Senders,
+    /// What the store that the service is given counts in, and what `/metrics` shows.
+    pub metrics: Metrics,
+    /// Whether the service is about to stop.
+    pub stopping: Stopping,
 }
 
 impl Default for Settings {
@@ -47,6 +56,8 @@ impl Default for Settings {
             order_limit: RateLimit::new(5, Duration::from_secs(60)),
             trusted_proxies: 0,
             senders: Senders::default(),
+            metrics: Metrics::new(),
+            stopping: Stopping::new(),
         }
     }
 }
@@ -57,6 +68,7 @@ pub(crate) struct App {
     pub(crate) kv: Arc<dyn KvStore>,
     pub(crate) database: Arc<Database>,
     pub(crate) products: Products,
+    pub(crate) health: Health,
     pub(crate) settings: Arc<Settings>,
 }
 
@@ -83,7 +95,9 @@ pub fn service(
 ) -> (Router, Drained) {
     let products = products::cache(kv.clone(), settings.products);
     let (kv, drained) = Drained::of(kv, products.clone());
-    let app = App { kv, database, products, settings: Arc::new(settings) };
+    let stopping = settings.stopping.clone();
+    let health = Health::new(kv.clone(), stopping.clone());
+    let app = App { kv, database, products, health, settings: Arc::new(settings) };
     let webhook = post(webhooks::receive).layer(DefaultBodyLimit::max(MAX_WEBHOOK));
     let router = Router::new()
         .route("/products/{id}", get(products::show).put(products::change))
@@ -91,6 +105,9 @@ pub fn service(
         .route("/orders", orders::route(&app))
         .route("/webhooks/{sender}", webhook)
         .route("/stats", get(stats))
+        .route("/metrics", get(metrics))
+        .route("/health", get(health::ready))
+        .route("/health/live", get(health::live))
         .fallback(async || ApiError::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
@@ -98,9 +115,14 @@ pub fn service(
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(map_response(error::log))
         .with_state(app);
-    (router, drained)
+    (access::log(router, stopping), drained)
 }
 
 async fn stats(State(app): State<App>) -> Json<Stats> {
     Json(app.database.stats())
+}
+
+async fn metrics(State(app): State<App>) -> impl IntoResponse {
+    // The version of the text, which Prometheus wants to know.
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.settings.metrics.text())
 }

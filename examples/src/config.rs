@@ -10,6 +10,8 @@ use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use crate::metrics::Metrics;
+
 /// The memory bound of the embedded store where the file sets none: 256 MiB of cached values, and as
 /// much of pinned records.
 pub const DEFAULT_MAX_BYTES: u64 = 256 * 1024 * 1024;
@@ -105,6 +107,24 @@ impl Config {
             Self::Memory(config) => Arc::new(config.build()?),
             Self::Valkey(config) => Arc::new(ValkeyStore::connect(config).await?),
         })
+    }
+
+    /// Opens the store, and counts in `metrics` what it does and what the helpers on it do.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn open_counted(self, metrics: &Metrics) -> Result<Arc<dyn KvStore>> {
+        let system = self.system();
+        Ok(metrics.around(self.open().await?, system))
+    }
+
+    /// The `db.system.name` of OpenTelemetry, where Valkey goes by the name of what it came from.
+    fn system(&self) -> &'static str {
+        match self {
+            Self::Memory(_) => "memory",
+            Self::Valkey(_) => "redis",
+        }
     }
 
     /// The name of the backend.

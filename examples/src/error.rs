@@ -44,7 +44,7 @@ impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         let problem = error.problem();
         if problem.status_code() >= 500 {
-            eprintln!("store: {}", with_causes(&error));
+            store_failed(&error);
         }
         Self(problem)
     }
@@ -53,9 +53,13 @@ impl From<Error> for ApiError {
 /// Writes down why a layer has refused a request, where the store was the reason.
 pub(crate) async fn log(response: Response) -> Response {
     if let Some(error) = response.extensions().get::<Arc<Error>>() {
-        eprintln!("store: {}", with_causes(error));
+        store_failed(error);
     }
     response
+}
+
+fn store_failed(error: &Error) {
+    tracing::error!(error = with_causes(error), "the store failed a request");
 }
 
 impl From<ApiError> for Problem {
@@ -66,7 +70,7 @@ impl From<ApiError> for Problem {
 
 impl From<QueryFailed> for ApiError {
     fn from(error: QueryFailed) -> Self {
-        eprintln!("database: {error}");
+        tracing::error!(error = with_causes(&error), "the database failed a request");
         let problem = Problem::new(503, "Service Unavailable");
         Self(problem.with_retry_after(Duration::from_secs(1)))
     }

@@ -1,6 +1,7 @@
 //! A checkout service on derp-kv, and backends on redb and PostgreSQL as a third party would write
 //! them.
 
+pub mod access;
 pub mod app;
 mod body;
 pub mod config;
@@ -9,11 +10,18 @@ pub mod drain;
 pub mod error;
 #[cfg(doctest)]
 mod guide;
+mod health;
+pub mod log;
+pub mod metrics;
 mod orders;
+#[cfg_attr(not(feature = "opentelemetry"), path = "no_otlp.rs")]
+pub mod otlp;
 pub mod postgres_store;
 mod products;
 pub mod redb_store;
+mod request_id;
 pub mod signatures;
+pub mod stopping;
 mod user;
 pub mod webhooks;
 

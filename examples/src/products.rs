@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use derp_kv_core::{Cache, GuardedGet, KvStore};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use derp_kv_core::{Cache, Freshness, GuardedGet, KvStore, Source};
 use serde::Deserialize;
 
+use crate::access::Cached;
 use crate::app::App;
 use crate::body;
 use crate::database::{Product, QUERY_TIMEOUT};
@@ -42,12 +44,19 @@ pub(crate) fn cache(kv: Arc<dyn KvStore>, options: GuardedGet) -> Products {
 pub(crate) async fn show(
     State(app): State<App>,
     id: Result<Path<u32>, PathRejection>,
-) -> Result<Json<Product>, ApiError> {
+) -> Result<Response, ApiError> {
     let id = number(id)?;
     let database = app.database.clone();
     let read = move |_stale| async move { database.product(id).await.map_err(ApiError::from) };
-    let product = app.products.get(id.to_string(), read).await?;
-    product.map(Json).ok_or_else(|| not_found(id))
+    let got = app.products.get_detailed(id.to_string(), read).await?;
+    let cached = match (got.freshness, got.source) {
+        (Freshness::Stale { .. }, _) => "stale",
+        (_, Source::Store) => "hit",
+        (_, Source::Joined) => "joined",
+        _ => "computed",
+    };
+    let product = got.value.map(Json).ok_or_else(|| not_found(id));
+    Ok((Extension(Cached(cached)), product).into_response())
 }
 
 #[derive(Deserialize)]

@@ -2,36 +2,13 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 
+use common::program::{CHECKOUT, Program, is_access};
 use derp_kv_valkey::test_server::Server;
 
-const CHECKOUT: &str = env!("CARGO_BIN_EXE_checkout");
-
-/// The running program; dropped, it is killed.
-struct Running(Child, String);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn start() -> Running {
-    start_with(&[])
-}
-
-fn start_with(arguments: &[&std::ffi::OsStr]) -> Running {
-    let mut command = Command::new(CHECKOUT);
-    command.args(arguments);
-    command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let mut line = String::new();
-    BufReader::with_capacity(1, child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    let url = line.strip_prefix("listening on ").and_then(|line| line.split(' ').next());
-    Running(child, url.expect("it says where it listens").to_owned())
+fn start() -> Program {
+    Program::start(&[])
 }
 
 fn shell(line: &str) -> Output {
@@ -42,7 +19,7 @@ fn shell(line: &str) -> Output {
 fn the_page_prints_what_the_service_prints() {
     assert!(shell("command -v curl").status.success(), "curl is not there: install curl");
     let service = start();
-    let page = include_str!("../README.md").replace("http://localhost:8080", &service.1);
+    let page = include_str!("../README.md").replace("http://localhost:8080", &service.url);
     let mut lines = 0;
     for block in page.split("```console\n").skip(1) {
         let block = block.split("```").next().unwrap_or_default();
@@ -89,6 +66,7 @@ fn a_wrong_configuration_names_the_field_and_exits_with_2() {
         (missing, "/nowhere/derp.toml: No such"),
         (&["--listen"], "usage"),
         (&["--no", "x"], "usage"),
+        (&["--log", "xml"], "usage"),
         (&["--trusted-proxies", "many"], "usage"),
     ] {
         let output = Command::new(CHECKOUT).args(arguments).output().unwrap();
@@ -103,21 +81,20 @@ fn a_wrong_configuration_names_the_field_and_exits_with_2() {
 #[test]
 fn a_signal_stops_it_after_the_requests_under_way() {
     let mut service = start();
-    let url = format!("{}/products/42", service.1);
+    let url = format!("{}/products/42", service.url);
     let request = std::thread::spawn(move || {
         Command::new("curl").args(["-s", &url]).output().expect("curl is not there: install curl")
     });
     // The request is under way as soon as the database was asked.
-    let stats = format!("curl -s {}/stats", service.1);
+    let stats = format!("curl -s {}/stats", service.url);
     while !String::from_utf8_lossy(&shell(&stats).stdout).contains("\"queries\":1") {
         std::thread::yield_now();
     }
-    assert!(shell(&format!("kill -TERM {}", service.0.id())).status.success());
+    service.terminate();
     let page = String::from_utf8(request.join().unwrap().stdout).unwrap();
     assert!(page.contains("kettle"), "{page}");
-    assert!(service.0.wait().unwrap().success());
-    let mut rest = String::new();
-    service.0.stdout.take().unwrap().read_to_string(&mut rest).unwrap();
+    let (status, _log, rest) = service.ended();
+    assert!(status.success());
     assert_eq!(rest, "stopped\n");
 }
 
@@ -126,17 +103,16 @@ fn a_signal_stops_it_after_the_requests_under_way() {
 fn the_log_tells_who_is_trusted_and_what_was_given_up() {
     let mut service = start();
     let poison = r#"{"id":"evt 1\n","type":"payment.succeeded"}"#;
-    let deliver = format!("curl -s -o /dev/null -d '{poison}' {}/webhooks/shop", service.1);
+    let deliver = format!("curl -s -o /dev/null -d '{poison}' {}/webhooks/shop", service.url);
     for _ in 0..9 {
         assert!(shell(&deliver).status.success());
     }
-    service.0.kill().unwrap();
-    let mut log = String::new();
-    service.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-    let [trusted, given_up] = &log.lines().collect::<Vec<_>>()[..] else { panic!("{log}") };
-    assert!(trusted.contains("webhooks are not verified"), "{log}");
-    let id = "8 attempts: shop/payment.succeeded/evt%201%0A/";
-    assert!(given_up.ends_with(id), "{log}");
+    let log = service.killed();
+    let words: Vec<_> = log.iter().filter(|line| !is_access(line)).collect();
+    let [trusted, given_up] = &words[..] else { panic!("{log:#?}") };
+    assert!(trusted.contains("webhooks are not verified"), "{log:#?}");
+    let id = r#"attempts=8 event="shop/payment.succeeded/evt%201%0A/""#;
+    assert!(given_up.contains(id), "{log:#?}");
 }
 
 /// The client is told as little of the store's error by a layer as by a handler, and the operator all.
@@ -149,17 +125,17 @@ async fn the_log_tells_why_an_order_was_refused() {
     let text =
         format!("[kv.valkey]\naddresses = [[\"127.0.0.1\", {port}]]\nop_timeout_ms = 1000\n");
     std::fs::write(&config, text).unwrap();
-    let mut service = start_with(&["--config".as_ref(), config.as_os_str()]);
+    let service = Program::start(&["--config".as_ref(), config.as_os_str()]);
     server.kill9();
     let order = r#"{"product_id":42,"quantity":2}"#;
-    let order = format!("curl -s -H 'Idempotency-Key: k' -d '{order}' {}/orders", service.1);
+    let order = format!("curl -s -H 'Idempotency-Key: k' -d '{order}' {}/orders", service.url);
     let answer = String::from_utf8(shell(&order).stdout).unwrap();
     assert!(answer.contains("503"), "{answer}");
-    service.0.kill().unwrap();
-    let mut log = String::new();
-    service.0.stderr.take().unwrap().read_to_string(&mut log).unwrap();
-    let [_trusted, refused] = &log.lines().collect::<Vec<_>>()[..] else { panic!("{log}") };
-    assert!(refused.starts_with("store: ") && refused.contains("refused"), "{log}");
+    let log = service.log_until(is_access);
+    let refused = log.iter().find(|line| line.contains("the store failed a request"));
+    let refused = refused.unwrap_or_else(|| panic!("{log:#?}"));
+    assert!(refused.contains("ERROR request: ") && refused.contains("refused"), "{log:#?}");
+    assert!(refused.contains(r#"http.route="/orders""#), "{log:#?}");
 }
 
 fn stampede(name: &str, arguments: &[&std::ffi::OsStr]) -> Vec<Vec<String>> {

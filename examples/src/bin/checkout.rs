@@ -1,4 +1,6 @@
-//! The checkout service: `checkout [--config derp.toml] [--listen 127.0.0.1:8080] [--trusted-proxies 0]`.
+//! The checkout service:
+//! `checkout [--config derp.toml] [--listen 127.0.0.1:8080] [--trusted-proxies 0] [--log text|json]
+//! [--otlp http://127.0.0.1:4318]`.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -10,12 +12,22 @@ use derp_kv_examples::app::{self, Settings};
 use derp_kv_examples::config::Config;
 use derp_kv_examples::database::Database;
 use derp_kv_examples::error::with_causes;
+use derp_kv_examples::log::{self, Form};
+use derp_kv_examples::otlp::Spans;
 use derp_kv_examples::webhooks::senders::Senders;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tracing::{Level, error, warn};
+use tracing_subscriber::filter::Targets;
 
-const USAGE: &str =
-    "usage: checkout [--config derp.toml] [--listen 127.0.0.1:8080] [--trusted-proxies 0]";
+const USAGE: &str = "usage: checkout [--config derp.toml] [--listen 127.0.0.1:8080] \
+     [--trusted-proxies 0] [--log text|json] [--otlp http://127.0.0.1:4318]";
+
+/// Where OpenTelemetry's collector is, unless `--otlp` says so.
+const OTLP: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+/// What the log shows, such as `info,derp_kv_valkey=debug` or `warn,access=off`.
+const FILTER: &str = "RUST_LOG";
 
 /// How long the database takes for a query.
 const QUERY: Duration = Duration::from_millis(300);
@@ -27,6 +39,9 @@ struct Options {
     config: Config,
     settings: Settings,
     listen: String,
+    log: Form,
+    filter: Targets,
+    spans: Option<Spans>,
 }
 
 #[tokio::main]
@@ -35,15 +50,29 @@ async fn main() -> ExitCode {
         println!("{USAGE}");
         return ExitCode::SUCCESS;
     }
-    let (result, code) = match options() {
-        Ok(options) => (run(options).await, 1),
-        Err(error) => (Err(error), 2),
+    let mut options = match options() {
+        Ok(options) => options,
+        // There is no log yet.
+        Err(error) => {
+            eprintln!("checkout: {}", with_causes(error.as_ref()));
+            return ExitCode::from(2);
+        }
     };
+    let also = options.spans.as_ref().and_then(Spans::layer);
+    log::init(options.log, options.filter.clone(), also);
+    if options.spans.is_none() && collector().is_some() {
+        warn!("{OTLP} is set, and no spans are sent: build it with --features opentelemetry");
+    }
+    let spans = options.spans.take();
+    let result = run(options).await;
+    if let Some(spans) = spans {
+        spans.flush().await;
+    }
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("checkout: {}", with_causes(error.as_ref()));
-            ExitCode::from(code)
+            error!(error = with_causes(error.as_ref()), "the service cannot run");
+            ExitCode::FAILURE
         }
     }
 }
@@ -53,7 +82,15 @@ fn options() -> anyhow::Result<Options> {
         config: Config::default(),
         settings: Settings::default(),
         listen: "127.0.0.1:8080".to_owned(),
+        log: Form::default(),
+        filter: Targets::new().with_default(Level::INFO),
+        spans: None,
     };
+    // A flag asks for spans, a variable may be there for other programs.
+    let mut otlp = cfg!(feature = "opentelemetry").then(collector).flatten();
+    if let Ok(filter) = std::env::var(FILTER) {
+        options.filter = filter.parse().with_context(|| format!("{FILTER}: no such filter"))?;
+    }
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let value = args.next().context(USAGE)?;
@@ -66,15 +103,26 @@ fn options() -> anyhow::Result<Options> {
             "--trusted-proxies" => {
                 options.settings.trusted_proxies = value.parse().context(USAGE)?
             }
+            "--otlp" => otlp = Some(value),
+            "--log" => options.log = value.parse().context(USAGE)?,
             _ => bail!(USAGE),
         }
     }
+    options.spans =
+        otlp.as_deref().map(Spans::to).transpose().with_context(|| format!("--otlp or {OTLP}"))?;
     Ok(options)
+}
+
+/// The collector that the environment names. Set to nothing the variable is as if it were not set.
+fn collector() -> Option<String> {
+    std::env::var(OTLP).ok().filter(|endpoint| !endpoint.is_empty())
 }
 
 async fn run(options: Options) -> anyhow::Result<()> {
     let backend = options.config.backend();
-    let kv = options.config.open().await.with_context(|| format!("cannot open {backend}"))?;
+    let Settings { metrics, stopping, .. } = options.settings.clone();
+    let kv = options.config.open_counted(&metrics).await;
+    let kv = kv.with_context(|| format!("cannot open {backend}"))?;
     let listener = TcpListener::bind(&options.listen)
         .await
         .with_context(|| format!("--listen: cannot listen on {}", options.listen))?;
@@ -82,8 +130,9 @@ async fn run(options: Options) -> anyhow::Result<()> {
     let (stop, stopped) = tokio::sync::oneshot::channel();
 
     if options.settings.senders.trust_everybody() {
-        eprintln!("checkout: webhooks are not verified: [webhooks.name] is in no configuration");
+        warn!("webhooks are not verified: [webhooks.name] is in no configuration");
     }
+    tokio::spawn(metrics.keep_up());
     let (router, drained) = app::service(kv, Arc::new(Database::new(QUERY)), options.settings);
     println!("listening on http://{} with the {backend} store", listener.local_addr()?);
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
@@ -94,6 +143,9 @@ async fn run(options: Options) -> anyhow::Result<()> {
         }
         // The receiver lives as long as `run`.
         let _ = stop.send(());
+        // It takes requests until those are answered that are under way, so that its health tells who
+        // sends them to go elsewhere.
+        stopping.begin().await;
     });
     let finish = async {
         serve.await?;
@@ -103,7 +155,7 @@ async fn run(options: Options) -> anyhow::Result<()> {
     tokio::select! {
         result = finish => result?,
         () = async { let _ = stopped.await; tokio::time::sleep(GRACE).await } => {
-            eprintln!("checkout: stopped with work under way");
+            warn!("stopped with work under way");
         }
     }
     println!("stopped");

@@ -72,7 +72,8 @@ async fn payment(app: &App, id: String, body: Bytes) -> Result<bool, ApiError> {
             let options = Dedup::default().ttl(REMEMBERED).give_up_after(ATTEMPTS);
             let processed = worker.kv.process_once(&id, &options, book).await?;
             if let Processed::GivenUp { attempts } = processed {
-                eprintln!("webhooks: given up after {attempts} attempts: {id}");
+                // The one line that names an id: somebody must look the event up.
+                tracing::error!(attempts, event = id, "a webhook was given up");
             }
             Ok(processed)
         })

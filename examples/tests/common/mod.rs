@@ -1,6 +1,8 @@
 //! A service on a real socket, and a client.
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub(crate) mod program;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
