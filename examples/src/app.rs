@@ -12,6 +12,7 @@ use axum::middleware::map_response;
 use axum::response::IntoResponse;
 use axum::routing::{delete, get, post};
 use derp_kv_core::{GuardedGet, KvStore, RateLimit};
+use tracing::Instrument;
 
 use crate::database::{Database, Stats};
 use crate::drain::Drained;
@@ -79,10 +80,12 @@ impl App {
         work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
     ) -> Result<T, ApiError> {
         let app = self.clone();
-        let task = tokio::spawn(async move {
+        let work = async move {
             let _in_use = app;
             work.await
-        });
+        };
+        // What it does and logs belongs to the request.
+        let task = tokio::spawn(work.in_current_span());
         task.await.unwrap_or_else(|_panicked| Err(ApiError::internal()))
     }
 }

@@ -1,6 +1,7 @@
 //! The log of the program, on its standard error: lines for people, or JSON for machines.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::panic::PanicHookInfo;
 use std::str::FromStr;
 
@@ -58,17 +59,23 @@ pub fn init(form: Form, filter: Targets, also: Also) {
     }
 }
 
-fn lines<S, W>(form: Form, to: W) -> Box<dyn Layer<S> + Send + Sync>
+fn lines<S, W>(
+    form: Form,
+    to: impl Fn() -> W + Send + Sync + 'static,
+) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
-    W: for<'w> tracing_subscriber::fmt::MakeWriter<'w> + Send + Sync + 'static,
+    W: Write + 'static,
 {
     match form {
         Form::Text => {
             let lines = layer().with_ansi(false).with_writer(to);
             lines.compact().fmt_fields(Plain).boxed()
         }
-        Form::Json => layer().with_writer(to).json().flatten_event(true).boxed(),
+        Form::Json => {
+            let lines = layer().with_writer(move || JsonLines(to()));
+            lines.json().flatten_event(true).boxed()
+        }
     }
 }
 
@@ -131,11 +138,127 @@ impl fmt::Write for Escaping<'_, '_> {
     }
 
     fn write_char(&mut self, character: char) -> fmt::Result {
-        // The line separators of Unicode too, at which some viewers of logs begin a line.
-        match character {
-            '\u{2028}' | '\u{2029}' => write!(self.0, "{}", character.escape_unicode()),
-            _ if character.is_control() => write!(self.0, "{}", character.escape_default()),
-            _ => fmt::Write::write_char(self.0, character),
+        if speaks(character) {
+            return write!(self.0, "{}", character.escape_default());
         }
+        fmt::Write::write_char(self.0, character)
+    }
+}
+
+/// Whether the character does something to a terminal or to a reader of lines, Unicode's ends of lines
+/// included.
+fn speaks(character: char) -> bool {
+    character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')
+}
+
+/// Lines of JSON, in which those characters are escaped too that JSON leaves as they are.
+struct JsonLines<W>(W);
+
+impl<W: Write> Write for JsonLines<W> {
+    /// A whole line, as it always comes.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let is_raw = |character: char| speaks(character) && character != '\n';
+        match std::str::from_utf8(line) {
+            Ok(text) if text.contains(is_raw) => {
+                // They stand inside of strings: nowhere else does JSON have them.
+                let escaped = text.chars().fold(String::new(), |mut line, character| {
+                    if is_raw(character) {
+                        line += &format!("\\u{:04x}", u32::from(character));
+                    } else {
+                        line.push(character);
+                    }
+                    line
+                });
+                self.0.write_all(escaped.as_bytes())?;
+                Ok(line.len())
+            }
+            _ => self.0.write(line),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::subscriber::with_default;
+    use tracing::{info, info_span};
+
+    use super::*;
+
+    #[derive(Clone, Debug, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// What is written while `work` runs on this thread.
+    fn written(form: Form, work: impl FnOnce()) -> String {
+        let buffer = Buffer::default();
+        let to = buffer.clone();
+        let log = tracing_subscriber::registry().with(lines(form, move || to.clone()));
+        with_default(log, work);
+        let bytes = buffer.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn no_value_ends_a_line_or_speaks_to_a_terminal() {
+        let hostile = "a\nb\r\u{1b}[31m\u{85}\u{2028}\0\t\u{9b}";
+        for form in [Form::Text, Form::Json] {
+            let text = written(form, || {
+                let span = info_span!("request", of = hostile, shown = %hostile);
+                let _in_span = span.enter();
+                info!(string = hostile, display = %hostile, debug = ?hostile, "message {hostile}");
+                info!("{hostile}");
+            });
+            let lines: Vec<_> = text.split('\n').collect();
+            assert!(lines.len() == 3 && lines[2].is_empty(), "{text:?}");
+            assert!(!text.contains(|c| speaks(c) && c != '\n'), "{text:?}");
+            if form == Form::Json {
+                let first: serde_json::Value = serde_json::from_str(lines[0]).unwrap();
+                assert_eq!(first["string"], hostile);
+            }
+        }
+    }
+
+    #[test]
+    fn text_leaves_out_what_only_open_telemetry_reads() {
+        let text = written(Form::Text, || {
+            let span = info_span!("request", otel.kind = "server", route = "/orders");
+            span.in_scope(|| info!(otel.name = "x", status = 201, "answered"));
+        });
+        let line = text.split_once(' ').unwrap().1.trim_start();
+        let target = module_path!();
+        let expected = format!("INFO request: {target}: answered status=201 route=\"/orders\"\n");
+        assert_eq!(line, expected);
+    }
+
+    #[test]
+    fn a_panic_is_a_line_that_shows_no_value() {
+        let secret = "hunter2";
+        let text = written(Form::Text, || {
+            let before = std::panic::take_hook();
+            std::panic::set_hook(Box::new(panicked));
+            let made = std::panic::catch_unwind(|| panic!("no such user: {secret}"));
+            let fixed = std::panic::catch_unwind(|| panic!("there is a user"));
+            std::panic::set_hook(before);
+            assert!(made.is_err() && fixed.is_err());
+        });
+        let [made, fixed] = &text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+        assert!(made.contains("ERROR") && made.contains("a thread panicked at="), "{made}");
+        assert!(made.contains(file!()) && !made.contains(secret), "{made}");
+        assert!(fixed.contains("text=\"there is a user\""), "{fixed}");
     }
 }

@@ -10,7 +10,7 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use common::program::Program;
-use common::{get, order, scratch};
+use common::{get, order, scratch, webhook};
 use derp_kv_valkey::test_server::Server;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -110,6 +110,8 @@ async fn a_helpers_span_is_inside_of_its_requests() {
     assert_eq!(get(program.at(), "/products/42").await.status, 200);
     let placed = order(program.at(), "k1", ORDER).await;
     assert_eq!(placed.status, 201);
+    let payment = r#"{"id":"evt_1","type":"payment.succeeded","amount_cents":9900}"#;
+    assert_eq!(webhook(program.at(), payment).await.status, 200);
     let spans = collector.spans_of(program).await;
 
     let pages = named(&spans, "GET /products/{id}");
@@ -136,6 +138,11 @@ async fn a_helpers_span_is_inside_of_its_requests() {
     let limit = named(&spans, "rate_limit")[0];
     assert_eq!(limit.trace_id, order.trace_id);
     assert_eq!(attribute(limit, "derpkv.outcome"), text("allowed"));
+
+    // It goes on when the sender goes away, and is the request's all the same.
+    let event = named(&spans, "POST /webhooks/{sender}")[0];
+    let processed = inside(&spans, event, "process_once");
+    assert_eq!(attribute(processed, "derpkv.outcome"), text("executed"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -194,4 +201,37 @@ fn an_address_that_is_none_is_refused() {
         assert!(error.contains("--otlp") && error.contains("http://127.0.0.1:4318"), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
+}
+
+/// What stands in the program's place for it without the feature, which the tests are built with.
+#[path = "../src/no_otlp.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it is written for the program")]
+mod no_otlp;
+
+mod log {
+    pub(crate) use derp_kv_examples::log::Also;
+}
+
+#[test]
+fn without_the_feature_the_refusal_says_how_to_build() {
+    let refused = no_otlp::Spans::to("http://127.0.0.1:4318").unwrap_err().to_string();
+    assert!(refused.contains("--features opentelemetry"), "{refused}");
+}
+
+#[test]
+fn the_default_build_has_nothing_of_opentelemetry() {
+    let tree = |more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO"));
+        command.args(["tree", "--package", "derp-kv-examples", "--edges", "normal,build"]);
+        command.args(["--prefix", "none", "--format", "{lib}", "--locked", "--offline"]);
+        let output = command.args(more).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(tree(&["--features", "opentelemetry"]).contains("opentelemetry_sdk"));
+    let default = tree(&[]);
+    assert!(default.contains("tracing_subscriber") && !default.contains("opentelemetry"));
+    // Spans go over HTTP, with what the service has anyway.
+    let with = tree(&["--features", "opentelemetry"]);
+    assert!(!with.contains("tonic") && !with.contains("reqwest"), "{with}");
 }

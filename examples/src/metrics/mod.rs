@@ -24,7 +24,7 @@
 //! Labels are names out of small sets, and addresses of nodes; never a key, and never a value. The
 //! [`CallMetrics`] are an observer of the helpers, the [`StoreDurations`] a layer around the store. Both
 //! count in the recorder that they are given and in no global one, so that each service of a process has
-//! metrics of its own. Neither allocates once a set of labels has occurred.
+//! metrics of its own. Once a set of labels has occurred, neither allocates for it again.
 
 mod calls;
 mod durations;
