@@ -13,6 +13,8 @@ trap 'rm -rf "$copy"' EXIT
 git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$copy"
 cd "$copy"
 rm Cargo.lock
+# What the service needs newer must not raise what the libraries are checked with.
+sed -i 's/^\(members = .*\), "examples"\]/\1]/' Cargo.toml
 # The option is for nightly toolchains; on the stable one it needs this variable.
 RUSTC_BOOTSTRAP=1 cargo generate-lockfile -Z direct-minimal-versions
 cargo check --locked --all-features \
