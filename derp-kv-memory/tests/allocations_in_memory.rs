@@ -3,7 +3,10 @@
 use std::alloc::System;
 use std::time::Duration;
 
-use derp_kv_core::{RateLimit, RateLimiter, WithoutStore};
+use derp_kv_core::{
+    Error, Event, GuardedGet, KvStore, KvStoreExt, Layered, Observe, Observer, RateLimit, RateLimiter,
+    WithoutStore,
+};
 use derp_kv_memory::{ManualClock, MemoryStore};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
@@ -34,8 +37,43 @@ async fn allocations(limit: RateLimit) -> (usize, u64) {
     (change.allocations + change.reallocations, allowed)
 }
 
-// One test for all limits: another one beside it would be counted with it.
+/// What an observer costs is its own affair: this one takes everything, and keeps nothing.
+#[derive(Debug)]
+struct Deaf;
+
+impl Observer for Deaf {
+    fn event(&self, _: Event<'_>) {}
+}
+
+/// Allocations of so many hits of a cache, and of as many plain reads.
+async fn hits<S: KvStore + Clone>(kv: S) -> [usize; 2] {
+    const PAGES: GuardedGet = GuardedGet::new(Duration::from_secs(300));
+    let page = || async { Ok::<_, Error>("a kettle") };
+    kv.guarded_get("product:42", &PAGES, page).await.expect("it computes");
+    let region = Region::new(ALLOCATOR);
+    for _ in 0..CALLS {
+        kv.guarded_get("product:42", &PAGES, page).await.expect("it answers");
+    }
+    let hits = region.change();
+    let region = Region::new(ALLOCATOR);
+    for _ in 0..CALLS {
+        kv.get(b"product:42").await.expect("it answers");
+    }
+    let reads = region.change();
+    [hits, reads].map(|change| change.allocations + change.reallocations)
+}
+
+// One test for all of it: another one beside it would be counted with it.
 #[tokio::test(flavor = "current_thread")]
+async fn what_calls_allocate() {
+    a_check_of_a_rate_limit_allocates_nothing().await;
+    let [hits_unseen, reads] = hits(MemoryStore::new()).await;
+    assert_eq!(hits_unseen, reads, "a hit allocates what a read does");
+    let seen = Layered::new(MemoryStore::new(), Observe::with(Deaf));
+    let [hits_seen, reads] = hits(seen).await;
+    assert_eq!(hits_seen, reads, "and so does one that an observer hears of");
+}
+
 async fn a_check_of_a_rate_limit_allocates_nothing() {
     const SECOND: Duration = Duration::from_secs(1);
     for (limit, what) in [

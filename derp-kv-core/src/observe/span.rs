@@ -37,7 +37,7 @@ impl CallSpan {
     /// Notes for how many keys the call is.
     pub(crate) fn batch(&self, keys: usize) {
         if let Some(span) = &self.0 {
-            span.record("derpkv.batch.size", keys as u64);
+            span.record("derpkv.batch.size", i64::try_from(keys).unwrap_or(i64::MAX));
         }
     }
 
@@ -163,7 +163,7 @@ fn emit(event: &Event<'_>) {
         Event::TopologyChanged { primaries } => {
             info!(
                 target: TARGET,
-                { derpkv.primaries = primaries as u64 },
+                { derpkv.primaries = i64::try_from(primaries).unwrap_or(i64::MAX) },
                 "the topology has changed"
             )
         }
