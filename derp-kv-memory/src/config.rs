@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use derp_kv_core::{Error, ErrorKind, Result};
+use derp_kv_core::{Error, ErrorKind, Observer, Result};
 use toml::{Table, Value};
 
 use crate::clock::ManualClock;
+use crate::observer::SharedObserver;
 
 const FIELDS: [&str; 3] = ["max_bytes", "on_full", "sweep_every_ms"];
 
@@ -38,6 +40,7 @@ pub enum OnFull {
 /// | `on_full` | [`on_full`](method@Self::on_full) | `"evict_cached"` | `"evict_cached"` or `"reject"` |
 /// | `sweep_every_ms` | [`sweep_every`](method@Self::sweep_every) | none | the background sweep, 1 ms or more |
 /// | | [`clock`](method@Self::clock) | tokio's | |
+/// | | [`observer`](method@Self::observer) | none | who hears what the helpers do |
 ///
 /// Every field may be left out, and so may the table. Other tables of the file are ignored.
 ///
@@ -83,6 +86,7 @@ pub struct MemoryConfig {
     pub sweep_every: Option<Duration>,
     /// See [`clock`](method@Self::clock).
     pub clock: Option<ManualClock>,
+    pub(crate) observer: Option<SharedObserver>,
 }
 
 impl MemoryConfig {
@@ -119,6 +123,35 @@ impl MemoryConfig {
         self
     }
 
+    /// Tells `observer` what the helpers do on the store. Clones of these options have the same
+    /// observer and are equal; otherwise options with observers differ.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use derp_kv_core::{Event, Observer};
+    /// use derp_kv_memory::MemoryStore;
+    ///
+    /// #[derive(Debug)]
+    /// struct Print;
+    ///
+    /// impl Observer for Print {
+    ///     fn event(&self, event: Event<'_>) {
+    ///         if let Event::Answered { operation, outcome, took, .. } = event {
+    ///             println!("{} {} {took:?}", operation.name(), outcome.name());
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let kv = MemoryStore::builder().observer(Print).build()?;
+    /// # let _ = kv;
+    /// # Ok::<(), derp_kv_core::Error>(())
+    /// ```
+    pub fn observer(mut self, observer: impl Observer + 'static) -> Self {
+        self.observer = Some(SharedObserver(Arc::new(observer)));
+        self
+    }
+
     /// Reads the table from the text of a `derp.toml`.
     ///
     /// # Errors
@@ -144,6 +177,7 @@ impl MemoryConfig {
             on_full: on_full(memory)?.unwrap_or_default(),
             sweep_every: count(memory, "sweep_every_ms")?.map(Duration::from_millis),
             clock: None,
+            observer: None,
         };
         match config.problem() {
             Some(problem) => Err(invalid(format!("[kv.memory] {problem}"))),

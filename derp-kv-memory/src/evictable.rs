@@ -77,9 +77,17 @@ pub(crate) struct Evictable {
     most_unapplied: u64,
     /// The bytes of the writes that are not applied yet, or somewhat more.
     unapplied: AtomicU64,
-    /// One caller at a time makes room.
+    /// One caller at a time makes room, and nobody counts meanwhile.
     making_room: Mutex<()>,
+    /// The most evictions that were found.
+    evicted: AtomicU64,
     scans: Mutex<Vec<Weak<ScanLog>>>,
+}
+
+/// What the region holds.
+pub(crate) struct Held {
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
 }
 
 /// Keys that were taken out and put in anew while a scan ran, which may have missed them.
@@ -103,6 +111,7 @@ impl Evictable {
             most_unapplied,
             unapplied: AtomicU64::new(0),
             making_room: Mutex::default(),
+            evicted: AtomicU64::new(0),
             scans: Mutex::default(),
         }
     }
@@ -111,21 +120,21 @@ impl Evictable {
         self.entries.get(key)
     }
 
-    /// `renew` takes a present entry out and puts it in anew.
-    pub(crate) fn put(&self, key: &[u8], cached: CachedValue, renew: bool) {
-        if renew && self.entries.contains_key(key) {
+    /// `renew` takes a present entry out and puts it in anew. Tells whether the key was absent.
+    pub(crate) fn put(&self, key: &[u8], cached: CachedValue, renew: bool) -> bool {
+        let is_there = self.entries.contains_key(key);
+        if renew && is_there {
             self.tell_scans(key);
             self.entries.invalidate(key);
         }
         self.entries.insert(CacheKey::Entry(Bytes::copy_from_slice(key)), cached);
+        !is_there
     }
 
-    /// Removes a value that has ended, unless another one has taken its place.
-    pub(crate) fn end(&self, key: &Arc<[u8]>) {
+    /// Removes a value that has ended, unless another one has taken its place; tells whether it did.
+    pub(crate) fn end(&self, key: &Arc<[u8]>) -> bool {
         let ending = self.get(key).and_then(|cached| cached.ending);
-        if ending.is_some_and(|(_, of)| Arc::ptr_eq(&of, key)) {
-            self.remove(key);
-        }
+        ending.is_some_and(|(_, of)| Arc::ptr_eq(&of, key)) && self.remove(key)
     }
 
     /// Whether so many bytes are too many to be written as they come.
@@ -183,8 +192,22 @@ impl Evictable {
         self.entries.run_pending_tasks();
     }
 
-    pub(crate) fn remove(&self, key: &[u8]) {
-        self.entries.invalidate(key);
+    /// Tells whether the key was there.
+    pub(crate) fn remove(&self, key: &[u8]) -> bool {
+        self.entries.remove(key).is_some()
+    }
+
+    /// What is there, once all writes so far are applied.
+    pub(crate) fn held(&self) -> Held {
+        // What stands for something to come is no entry.
+        let _alone = self.making_room.lock().unwrap_or_else(PoisonError::into_inner);
+        self.apply();
+        Held { entries: self.entries.entry_count(), bytes: self.entries.weighted_size() }
+    }
+
+    /// How many evictions are known, of which `found` were found just now: never fewer than before.
+    pub(crate) fn evicted_by_now(&self, found: u64) -> u64 {
+        self.evicted.fetch_max(found, Ordering::Relaxed).max(found)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (Bytes, CachedValue)> + Send + '_ {

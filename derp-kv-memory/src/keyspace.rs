@@ -68,6 +68,15 @@ impl Keyspace {
         self.regions.look(&shard, hash, key, &self.regions.now(), f)
     }
 
+    /// [`read`](Self::read) of a value that a caller asks for, which is counted.
+    pub(crate) fn read_value<T>(&self, key: &[u8], f: impl FnOnce(Seen<'_>) -> T) -> Option<T> {
+        let hash = self.hash(key);
+        let shard = self.shard(Self::shard_index(hash)).read();
+        let found = self.regions.look(&shard, hash, key, &self.regions.now(), f);
+        shard.counts.asked(found.is_some());
+        found
+    }
+
     /// Works on one key under its shard's write lock. Where the budget is used up, expired entries are
     /// swept and `f` runs again, so it must not have written before it fails.
     pub(crate) fn update<T>(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::clock::{Deadline, Now};
+use crate::counts::Counts;
 use crate::deadlines::{Deadlines, FEW_NODES};
 use crate::table::{Keyed, Table};
 use crate::waiters::Waiters;
@@ -76,6 +77,7 @@ pub(crate) struct Shard {
     /// Writes to the evictable region under this shard's lock.
     pub(crate) cached_writes: u32,
     pub(crate) waiters: Waiters,
+    pub(crate) counts: Counts,
 }
 
 impl Shard {
@@ -181,6 +183,7 @@ impl Shard {
             taken += 1;
             if let Some(entry) = self.pinned.remove_due(hash, deadline, &rehash) {
                 freed += entry.size();
+                self.counts.expired += 1;
             }
         }
         if taken > 0 {
@@ -212,19 +215,20 @@ impl Shard {
     }
 
     /// Takes no more than `limit` due deadlines of cached values off their heap, and has the values
-    /// ended that are there still. Returns how many deadlines it took.
+    /// ended that are there still: `end` tells whether one was. Returns how many deadlines it took.
     pub(crate) fn sweep_cached(
         &mut self,
         now: &Now<'_>,
         limit: usize,
-        end: impl Fn(&Arc<[u8]>),
+        end: impl Fn(&Arc<[u8]>) -> bool,
     ) -> usize {
         let mut taken = 0;
         while taken < limit {
             let Some((_, key)) = self.cached_deadlines.pop_due(now) else { break };
             taken += 1;
-            if Arc::strong_count(&key) > 1 {
-                end(&key);
+            if Arc::strong_count(&key) > 1 && end(&key) {
+                self.counts.expired += 1;
+                self.counts.cached_removed += 1;
             }
         }
         if taken > 0 {

@@ -118,8 +118,7 @@ impl<'a> Slot<'a> {
         if let Some(entry) = self.take_pinned() {
             self.regions.budget.release(entry.size());
         } else if let Some(evictable) = &self.regions.evictable {
-            evictable.remove(self.key);
-            self.shard.cached_changed(None);
+            self.take_cached(evictable);
         }
         if live {
             self.shard.waiters.wake(self.hash);
@@ -138,6 +137,11 @@ impl<'a> Slot<'a> {
         self.shard.remove(self.hash, self.key, |key| self.regions.hash(key))
     }
 
+    fn take_cached(&mut self, evictable: &Evictable) {
+        self.shard.counts.cached_removed += u64::from(evictable.remove(self.key));
+        self.shard.cached_changed(None);
+    }
+
     fn goes_to_cache(&self) -> bool {
         let pinned = |entry: &PinnedEntry| is_live(entry.deadline, self.now);
         self.regions.evictable.is_some()
@@ -153,7 +157,8 @@ impl<'a> Slot<'a> {
     fn put_cached(&mut self, evictable: &Evictable, value: Bytes, deadline: Option<Deadline>) {
         let ending = deadline.map(|deadline| (deadline, Arc::from(self.key)));
         let renew = self.is_time_to_renew();
-        evictable.put(self.key, CachedValue { value, ending: ending.clone() }, renew);
+        let is_new = evictable.put(self.key, CachedValue { value, ending: ending.clone() }, renew);
+        self.shard.counts.cached_added += u64::from(is_new);
         self.shard.cached_changed(ending);
         self.shard.waiters.wake(self.hash);
     }
@@ -164,8 +169,7 @@ impl<'a> Slot<'a> {
         let replaced = self.shard.put(self.hash, self.key, value, deadline, rehash);
         self.regions.budget.release(replaced.saturating_sub(size));
         if let Some(evictable) = self.regions.evictable.as_ref().filter(|_| replaced == 0) {
-            evictable.remove(self.key);
-            self.shard.cached_changed(None);
+            self.take_cached(evictable);
         }
         self.shard.waiters.wake(self.hash);
     }

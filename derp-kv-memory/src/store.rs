@@ -20,9 +20,11 @@ use crate::config::MemoryConfig;
 use crate::coop;
 use crate::evictable::cached_size;
 use crate::keyspace::{Keyspace, LockedShards};
+use crate::observer::SharedObserver;
 use crate::regions::{Seen, expiry};
 use crate::scan::scan;
 use crate::slot::Slot;
+use crate::stats::MemoryStats;
 use crate::sweep::Sweep;
 use crate::wait::wait_for_change;
 
@@ -51,6 +53,7 @@ pub struct MemoryStore {
     keyspace: Arc<Keyspace>,
     flights: Arc<Flights>,
     sweep: Option<Arc<Sweep>>,
+    observer: Option<SharedObserver>,
 }
 
 impl MemoryStore {
@@ -65,6 +68,7 @@ impl MemoryStore {
             keyspace: Arc::new(Keyspace::new(config)),
             flights: Arc::default(),
             sweep: config.sweep_every.map(|every| Arc::new(Sweep::new(every))),
+            observer: config.observer.clone(),
         }
     }
 
@@ -78,6 +82,32 @@ impl MemoryStore {
     #[must_use]
     pub fn pinned_bytes(&self) -> usize {
         self.keyspace.regions.budget.used()
+    }
+
+    /// What the store has done so far and what it holds, for all handles together.
+    ///
+    /// The counts are exact where nothing is written meanwhile. Under concurrent writes they are not
+    /// those of one moment, and an eviction may be counted in the next call only; no count ever goes
+    /// back. The call locks one shard after the other for a moment, and is made for every few seconds,
+    /// not for every request.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use derp_kv_core::KvStore;
+    /// use derp_kv_memory::MemoryStore;
+    ///
+    /// # #[tokio::main] async fn main() -> derp_kv_core::Result<()> {
+    /// let kv = MemoryStore::new();
+    /// kv.set(b"k", b"v", None).await?;
+    /// kv.mget(&[b"k", b"absent", b"also absent"]).await?;
+    /// let stats = kv.stats();
+    /// assert_eq!((stats.hits, stats.misses, stats.entries), (1, 2, 1));
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn stats(&self) -> MemoryStats {
+        MemoryStats::of(&self.keyspace)
     }
 
     fn writing(&self) -> &Keyspace {
@@ -123,12 +153,12 @@ impl fmt::Debug for MemoryStore {
 impl KvStore for MemoryStore {
     async fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         coop::one_key().await;
-        Ok(self.keyspace.read(key, |seen| seen.value.into_owned()))
+        Ok(self.keyspace.read_value(key, |seen| seen.value.into_owned()))
     }
 
     async fn get_with_ttl(&self, key: &[u8]) -> Result<Option<(Bytes, Expiry)>> {
         coop::one_key().await;
-        Ok(self.keyspace.read(key, |seen| (seen.value.into_owned(), seen.expiry)))
+        Ok(self.keyspace.read_value(key, |seen| (seen.value.into_owned(), seen.expiry)))
     }
 
     async fn exists(&self, key: &[u8]) -> Result<bool> {
@@ -148,7 +178,11 @@ impl KvStore for MemoryStore {
         let now = self.keyspace.regions.now();
         let get = |(key, &hash): (&&[u8], &u64)| {
             let at = indices.partition_point(|&index| index < Keyspace::shard_index(hash));
-            self.keyspace.regions.look(&guards[at], hash, key, &now, |seen| seen.value.into_owned())
+            let shard = &*guards[at];
+            let value = |seen: Seen<'_>| seen.value.into_owned();
+            let found = self.keyspace.regions.look(shard, hash, key, &now, value);
+            shard.counts.asked(found.is_some());
+            found
         };
         Ok(keys.iter().zip(&hashes).map(get).collect())
     }
@@ -305,7 +339,7 @@ impl KvStore for MemoryStore {
     }
 
     fn observer(&self) -> Option<&dyn Observer> {
-        None
+        self.observer.as_ref().map(|observer| &*observer.0)
     }
 }
 
