@@ -6,6 +6,7 @@ mod setters;
 mod table;
 mod tls_files;
 mod url;
+mod watcher;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use derp_kv_core::{Error, ErrorKind, Result};
 use crate::address::Address;
 use password::Password;
 pub(crate) use tls_files::{KeptTls, TlsFiles};
+pub(crate) use watcher::Watcher;
 
 /// Whether the addresses lead to one server or to the nodes of a cluster.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -56,6 +58,8 @@ pub enum Mode {
 /// | `io_threads` | [`io_threads`](Self::io_threads) | 1 | threads that the connections are spread over, 1 to 64 |
 /// | `max_in_flight` | [`max_in_flight`](Self::max_in_flight) | 1024 | requests under way on one connection; more wait their turn |
 /// | `max_bulk_bytes` | [`max_bulk_bytes`](Self::max_bulk_bytes) | 536870912 | longest key or value: the server's `proto-max-bulk-len` |
+///
+/// Code alone sets an [`observer`](Self::observer).
 ///
 /// A host is a name or an IP address without its port, IPv6 with or without brackets, with a zone
 /// where it needs one (`fe80::1%eth0`). A string field of the form `"$NAME"` takes the environment
@@ -106,6 +110,7 @@ pub struct ValkeyConfig {
     pub(crate) max_bulk_bytes: usize,
     /// What a store has built from the files; no setting.
     pub(crate) tls: KeptTls,
+    pub(crate) watcher: Watcher,
 }
 
 impl Default for ValkeyConfig {
@@ -130,6 +135,7 @@ impl Default for ValkeyConfig {
             max_in_flight: 1024,
             max_bulk_bytes: 512 * 1024 * 1024,
             tls: KeptTls::default(),
+            watcher: Watcher::default(),
         }
     }
 }

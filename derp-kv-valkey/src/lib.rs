@@ -14,7 +14,9 @@ mod store;
 #[cfg(feature = "test-server")]
 pub mod test_server;
 
+pub use cluster::stats::ValkeyStats;
 pub use config::{Mode, ValkeyConfig};
+pub use node::stats::{NodeState, NodeStats};
 pub use ops::command::Repeat;
 pub use protocol::reply::{ErrorReply, Reply};
 pub use store::ValkeyStore;

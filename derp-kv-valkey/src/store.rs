@@ -15,6 +15,7 @@ use futures_util::stream;
 use tokio::runtime::Handle;
 
 use crate::cluster::router::Router;
+use crate::cluster::stats::ValkeyStats;
 use crate::config::ValkeyConfig;
 use crate::ops::command::{self, Repeat};
 use crate::ops::{batch, scan, tracking};
@@ -128,6 +129,26 @@ impl ValkeyStore {
             Repeat::Once => Request::write(CALL, key, args),
         };
         self.router.call(&request, Ok).await
+    }
+
+    /// The nodes as they are now, from what the store knows: nothing is sent, and nothing is waited
+    /// for.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use derp_kv_valkey::{NodeState, ValkeyStore};
+    ///
+    /// # fn example(kv: ValkeyStore) {
+    /// for node in kv.stats().nodes {
+    ///     let is_well = node.state == NodeState::Connected;
+    ///     println!("{}: {is_well}, {} in flight", node.address, node.in_flight);
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn stats(&self) -> ValkeyStats {
+        ValkeyStats::of(&self.router.view.topology())
     }
 
     /// Refuses what the server would answer by closing the connection on everybody.
@@ -318,7 +339,7 @@ impl KvStore for ValkeyStore {
     }
 
     fn observer(&self) -> Option<&dyn Observer> {
-        None
+        self.router.config().watcher.observer()
     }
 }
 

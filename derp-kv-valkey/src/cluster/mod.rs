@@ -4,5 +4,6 @@ pub(crate) mod discovery;
 pub(crate) mod ownership;
 pub(crate) mod router;
 pub(crate) mod slots;
+pub(crate) mod stats;
 pub(crate) mod topology;
 pub(crate) mod view;

@@ -51,8 +51,9 @@ pub(crate) struct Progress {
 
 impl Router {
     /// Connects, and fails at once where the servers cannot be used.
-    pub(crate) async fn connect(config: ValkeyConfig) -> Result<Self> {
+    pub(crate) async fn connect(mut config: ValkeyConfig) -> Result<Self> {
         config.check()?;
+        config.watcher = config.watcher.of_a_store();
         let threads = Threads::start(config.io_threads)?;
         let io = threads.main().clone();
         let connecting = async move {
@@ -304,6 +305,12 @@ impl Router {
             return Ok(None);
         }
         Ok(Some(connection))
+    }
+}
+
+impl Drop for Router {
+    fn drop(&mut self) {
+        self.config().watcher.end();
     }
 }
 

@@ -71,6 +71,21 @@ impl SlotMap {
         Some(map)
     }
 
+    /// Who serves what, in the fewest ranges. Nodes that say the same need not cut it alike.
+    pub(crate) fn served(&self) -> Vec<(u16, u16, Node)> {
+        let mut served: Vec<(u16, u16, Node)> = Vec::new();
+        for (first, last, node) in &self.ranges {
+            let Ok(node) = node else { continue };
+            match served.last_mut() {
+                Some((_, end, before)) if end.checked_add(1) == Some(*first) && before == node => {
+                    *end = *last;
+                }
+                _ => served.push((*first, *last, node.clone())),
+            }
+        }
+        served
+    }
+
     /// All nodes that it names.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.ranges.iter().filter_map(|(.., node)| node.as_ref().ok()).chain(&self.replicas)

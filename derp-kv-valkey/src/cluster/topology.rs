@@ -29,6 +29,8 @@ pub(crate) struct Topology {
     /// Why a slot has no owner, where the map tells.
     unserved: Arc<HashMap<u16, Reason>>,
     pub(crate) replicas: Vec<Node>,
+    /// Who serves what by the map alone, without what redirects have changed since.
+    mapped: Arc<[(u16, u16, Node)]>,
 }
 
 impl Topology {
@@ -40,6 +42,7 @@ impl Topology {
             owners: None,
             unserved: Arc::default(),
             replicas: Vec::new(),
+            mapped: Arc::default(),
         }
     }
 
@@ -82,7 +85,13 @@ impl Topology {
             owners: Some(owners),
             unserved: Arc::new(unserved),
             replicas: map.replicas.clone(),
+            mapped: map.served().into(),
         }
+    }
+
+    /// Whether the map of `other` has other nodes that serve slots, or gives them other slots.
+    pub(crate) fn differs_from(&self, other: &Self) -> bool {
+        self.mapped != other.mapped
     }
 
     /// The link of this view to `node`, or a new one. An old link to another node at the same

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use derp_kv_core::{Error, ErrorKind};
+use derp_kv_core::{Error, ErrorKind, Event};
 use tokio::sync::Notify;
 
 use crate::address::Address;
@@ -130,18 +130,21 @@ impl View {
         })
     }
 
-    /// Swaps in the view that `map` describes, and gives up the nodes that it lacks.
+    /// Swaps in the view that `map` describes, gives up the nodes that it lacks, and tells of the
+    /// change where there is one.
     pub(crate) fn replace(&self, map: &SlotMap) {
-        let before = {
+        let (before, after) = {
             let mut topology = self.write();
             let after = Topology::cluster(map, &topology, &self.config, &self.threads);
-            std::mem::replace(&mut *topology, after)
+            (std::mem::replace(&mut *topology, after.clone()), after)
         };
-        let after = self.read();
         for link in before.all_links() {
             if !after.all_links().any(|kept| Arc::ptr_eq(kept, link)) {
                 link.retire();
             }
+        }
+        if after.differs_from(&before) {
+            self.config.watcher.tell(Event::topology_changed(after.links().len()));
         }
     }
 

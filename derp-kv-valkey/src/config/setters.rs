@@ -1,11 +1,13 @@
 //! The setters, one for each field of the table.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use derp_kv_core::Result;
+use derp_kv_core::{Observer, Result};
 
 use super::password::Password;
+use super::watcher::Watcher;
 use super::{Mode, ValkeyConfig};
 use crate::address::Address;
 
@@ -181,6 +183,45 @@ impl ValkeyConfig {
     /// `proto-max-bulk-len`, because the server closes the connection on a longer one.
     pub fn max_bulk_bytes(mut self, max_bulk_bytes: usize) -> Self {
         self.max_bulk_bytes = max_bulk_bytes;
+        self
+    }
+
+    /// Tells `observer` what the helpers do on the store, and what happens behind it:
+    ///
+    /// * [`Event::Link`](derp_kv_core::Event::Link) for each node. It is *connected* once, *lost* when a
+    ///   connection ends or owes an answer and is silent, *failing fast* from when it has been lost for
+    ///   the [`op_timeout`](Self::op_timeout), and *back* when it answers again, in this order. With
+    ///   several [`connections`](Self::connections) a node is connected and back when all of them are,
+    ///   and lost with the first of them. Of a node that has left the cluster nothing more is told.
+    /// * [`Event::TopologyChanged`](derp_kv_core::Event::TopologyChanged) when a cluster's map has
+    ///   changed: the nodes, or who serves which slot.
+    ///
+    /// These are told on the store's I/O threads, which must not be held up. A dropped store tells
+    /// nothing. Clones of these settings have the same observer and are equal; otherwise settings with
+    /// observers differ.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use derp_kv_core::{Event, Observer};
+    /// use derp_kv_valkey::ValkeyConfig;
+    ///
+    /// #[derive(Debug)]
+    /// struct Print;
+    ///
+    /// impl Observer for Print {
+    ///     fn event(&self, event: Event<'_>) {
+    ///         if let Event::Link { node, state, .. } = event {
+    ///             eprintln!("{node}: {}", state.name());
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// let config = ValkeyConfig::default().observer(Print);
+    /// # let _ = config;
+    /// ```
+    pub fn observer(mut self, observer: impl Observer + 'static) -> Self {
+        self.watcher = Watcher::new(Arc::new(observer));
         self
     }
 }

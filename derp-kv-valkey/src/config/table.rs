@@ -62,6 +62,7 @@ fn read(table: &Table) -> Result<ValkeyConfig> {
         max_in_flight: fields.number("max_in_flight")?.unwrap_or(defaults.max_in_flight),
         max_bulk_bytes: fields.number("max_bulk_bytes")?.unwrap_or(defaults.max_bulk_bytes),
         tls: defaults.tls,
+        watcher: defaults.watcher,
     };
     config.check()?;
     Ok(config)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::{Mode, ValkeyConfig};
 use crate::io::Io;
@@ -143,6 +143,17 @@ impl Connection {
 
     pub(crate) fn traffic(&self) -> Traffic {
         self.shared.queue().traffic()
+    }
+
+    /// Measures the round trip of the next request.
+    pub(crate) fn measure_next(&self) {
+        self.shared.queue().measure_next();
+    }
+
+    /// How many requests have no answer, and how long one takes, smoothed.
+    pub(crate) fn load(&self) -> (usize, Option<Duration>) {
+        let queue = self.shared.queue();
+        (queue.in_flight(), queue.round_trip())
     }
 
     /// Bytes that have come from the server.

@@ -1,7 +1,7 @@
 //! The requests of one connection, and how much of each has left.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -69,6 +69,10 @@ pub(super) struct Queue {
     early: bool,
     /// The I/O thread has been told that there is something to write.
     told: bool,
+    /// The next request is one whose round trip is measured: to read the clock for each would cost
+    /// every caller.
+    measures_next: bool,
+    round_trip: Option<Duration>,
     has_ended: bool,
 }
 
@@ -80,6 +84,8 @@ struct Request {
     start: u64,
     end: u64,
     deadline: Instant,
+    /// When it was queued, where its round trip is measured.
+    measured: Option<Instant>,
     /// How many permits it holds.
     cost: usize,
     answers: Answers,
@@ -128,7 +134,7 @@ pub(super) struct Queued {
 
 impl Queue {
     pub(super) fn new(direct: Option<Direct>) -> Self {
-        Self { direct, ..Self::default() }
+        Self { direct, measures_next: true, ..Self::default() }
     }
 
     /// Appends a request; `None` when the connection has ended. One that finds the connection idle
@@ -154,7 +160,11 @@ impl Queue {
             count => Answers::Several(count, Vec::with_capacity(count)),
         };
         let caller = Some(sender);
-        let request = Request { caller, safety, start, end: self.end, deadline, cost, answers };
+        // What keeps the link alive costs no permit, and is no caller's.
+        let is_measured = cost > 0 && std::mem::take(&mut self.measures_next);
+        let measured = is_measured.then(Instant::now);
+        let end = self.end;
+        let request = Request { caller, safety, start, end, deadline, measured, cost, answers };
         self.requests.push_back(request);
         if is_idle
             && self.out.len() <= KEPT
@@ -211,11 +221,30 @@ impl Queue {
                 Reply::Array(std::mem::take(replies))
             }
         };
-        Ok(self.requests.pop_front().map(|request| Answered {
-            caller: request.caller,
-            reply,
-            cost: request.cost,
-        }))
+        let Some(request) = self.requests.pop_front() else { return Err(()) };
+        if let Some(queued) = request.measured {
+            self.measure(queued.elapsed());
+        }
+        Ok(Some(Answered { caller: request.caller, reply, cost: request.cost }))
+    }
+
+    /// As TCP smooths its own: each counts for an eighth.
+    fn measure(&mut self, took: Duration) {
+        self.round_trip = Some(self.round_trip.map_or(took, |so_far| so_far * 7 / 8 + took / 8));
+    }
+
+    /// Measures the round trip of the next request.
+    pub(super) fn measure_next(&mut self) {
+        self.measures_next = true;
+    }
+
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    /// How many requests have no answer.
+    pub(super) fn in_flight(&self) -> usize {
+        self.requests.len()
     }
 
     /// Tells the callers whose deadline has passed, takes their requests back where nothing of
@@ -335,8 +364,6 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
