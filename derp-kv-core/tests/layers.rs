@@ -26,6 +26,7 @@ const VALKEY: Layers = &[
     &["io"],
     &["protocol"],
     &["node"],
+    &["observe"],
     &["cluster"],
     &["ops"],
     &["store"],

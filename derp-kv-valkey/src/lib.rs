@@ -8,6 +8,7 @@ mod config;
 pub mod fuzzing;
 mod io;
 mod node;
+mod observe;
 mod ops;
 mod protocol;
 mod store;

@@ -173,34 +173,60 @@ fn emit(event: &Event<'_>) {
 
 fn link(node: &str, state: LinkState) {
     let name = state.name();
+    let (address, port) = endpoint(node);
     match state {
         LinkState::Connected => {
             info!(
                 target: TARGET,
-                { server.address = node, derpkv.link.state = name },
+                { server.address = address, server.port = port, derpkv.link.state = name },
                 "a node is connected"
             )
         }
         LinkState::Lost => {
             warn!(
                 target: TARGET,
-                { server.address = node, derpkv.link.state = name },
+                { server.address = address, server.port = port, derpkv.link.state = name },
                 "the link to a node was lost"
             )
         }
         LinkState::FailingFast => {
             warn!(
                 target: TARGET,
-                { server.address = node, derpkv.link.state = name },
+                { server.address = address, server.port = port, derpkv.link.state = name },
                 "calls for a node fail at once from now on"
             )
         }
         LinkState::Back { after } => {
             info!(
                 target: TARGET,
-                { server.address = node, derpkv.link.state = name, derpkv.link.down_for = after.as_secs_f64() },
+                { server.address = address, server.port = port, derpkv.link.state = name, derpkv.link.down_for = after.as_secs_f64() },
                 "the link to a node is back"
             )
         }
+    }
+}
+
+/// A node's host and port, where it is not the path of a socket.
+fn endpoint(node: &str) -> (&str, Option<u16>) {
+    let parts = node.rsplit_once(':').filter(|_| !node.starts_with('/'));
+    match parts.and_then(|(host, port)| Some((host, port.parse().ok()?))) {
+        Some((host, port)) => {
+            let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+            (inner.unwrap_or(host), Some(port))
+        }
+        None => (node, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::endpoint;
+
+    #[test]
+    fn a_node_is_a_host_and_a_port_or_a_path() {
+        assert_eq!(endpoint("kv.example:7000"), ("kv.example", Some(7000)));
+        assert_eq!(endpoint("[::1]:7000"), ("::1", Some(7000)));
+        assert_eq!(endpoint("/run/kv:7000"), ("/run/kv:7000", None));
+        assert_eq!(endpoint("a database"), ("a database", None));
     }
 }

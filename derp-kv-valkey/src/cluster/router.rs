@@ -17,7 +17,8 @@ use crate::node::connection::{Connection, Sent};
 use crate::node::failure::{Failure, broken, lost};
 use crate::node::identity::Node;
 use crate::node::link::Link;
-use crate::protocol::reply::Reply;
+use crate::observe::span::CommandSpan;
+use crate::protocol::reply::{ErrorReply, Reply};
 use crate::protocol::request::{Body, Request, Safety};
 use crate::protocol::shape;
 use crate::protocol::verdict::{Verdict, classify, describe};
@@ -85,35 +86,46 @@ impl Router {
     }
 
     /// Runs one request to its answer, which `read` understands, or to the deadline.
+    ///
+    /// The straight way, which nearly every call takes, is a healthy connection and an answer, which
+    /// the connection gives before the deadline. Whatever else happens is boxed, so that this stays
+    /// small and fast.
     pub(crate) async fn call<T>(
         &self,
         request: &Request<'_>,
         read: impl FnOnce(Reply) -> Result<T>,
     ) -> Result<T> {
-        let answered = self.attempt(request, self.deadline()).await;
+        let until = self.deadline();
+        let connection = self.view.live(self.slot(request.key), request.key);
+        let span = CommandSpan::of(&self.view.server, request, connection.as_deref());
+        let answered = match connection {
+            None => Box::pin(self.drive_on(request, until, None, &span)).await,
+            Some(connection) => match connection.execute(request, false, until).await {
+                Sent::Reply(reply) if !matches!(reply, Reply::ServerError(_)) => {
+                    span.reached(&connection);
+                    Ok(reply)
+                }
+                sent => {
+                    let first = Some((connection, sent));
+                    Box::pin(self.drive_on(request, until, first, &span)).await
+                }
+            },
+        };
         // The server has answered a write: whatever it meant, it may have done it.
         let once = request.safety == Safety::Once;
-        answered
+        let answered = answered
             .and_then(|reply| read(reply).map_err(|error| error.with_may_have_applied(once)))
-            .map_err(|error| error.with_operation(request.operation))
-    }
-
-    /// The straight way, which nearly every call takes: a healthy connection and an answer, which
-    /// the connection gives before the deadline. Whatever else happens is boxed, so that this stays
-    /// small and fast.
-    async fn attempt(&self, request: &Request<'_>, until: Instant) -> Result<Reply> {
-        let Some(connection) = self.view.live(self.slot(request.key), request.key) else {
-            return Box::pin(self.drive(request, until)).await;
-        };
-        match connection.execute(request, false, until).await {
-            Sent::Reply(reply) if !matches!(reply, Reply::ServerError(_)) => Ok(reply),
-            sent => Box::pin(self.drive_on(request, until, Some((connection, sent)))).await,
-        }
+            .map_err(|error| error.with_operation(request.operation));
+        span.ended(&answered);
+        answered
     }
 
     /// Runs one request to its answer, or to the deadline.
     pub(crate) async fn drive(&self, request: &Request<'_>, until: Instant) -> Result<Reply> {
-        self.drive_on(request, until, None).await
+        let span = CommandSpan::of(&self.view.server, request, None);
+        let answered = self.drive_on(request, until, None, &span).await;
+        span.ended(&answered);
+        answered
     }
 
     /// [`drive`](Self::drive), from what became of a first attempt.
@@ -122,6 +134,7 @@ impl Router {
         request: &Request<'_>,
         until: Instant,
         mut first: Option<(Arc<Connection>, Sent)>,
+        span: &CommandSpan,
     ) -> Result<Reply> {
         let slot = self.slot(request.key);
         let mut progress = Progress::default();
@@ -159,8 +172,11 @@ impl Router {
                     (connection, sent)
                 }
             };
-            match self.settle(request, slot, &connection.node.address, sent, &mut progress) {
-                Next::Done(result) => return result,
+            match self.settle(request, slot, &connection, sent, &mut progress, span) {
+                Next::Done(result) => {
+                    span.reached(&connection);
+                    return result;
+                }
                 // While a slot changes hands, its nodes may point at each other.
                 Next::Redirected => {
                     redirects += 1;
@@ -182,10 +198,12 @@ impl Router {
         &self,
         request: &Request<'_>,
         slot: u16,
-        from: &Address,
+        connection: &Connection,
         sent: Sent,
         progress: &mut Progress,
+        span: &CommandSpan,
     ) -> Next {
+        let from = &connection.node.address;
         let error = match sent {
             Sent::Reply(Reply::ServerError(error)) => error,
             Sent::Reply(reply) => return Next::Done(Ok(reply)),
@@ -196,17 +214,35 @@ impl Router {
                         if matches!(unanswered, Sent::Lost) {
                             progress.obstacle = Some(lost(from));
                         }
+                        span.again(connection, None);
                         Next::Later
                     }
                 };
             }
         };
-        match classify(&error, from) {
+        let next = self.after_refusal(request, slot, from, &error, progress);
+        match next {
+            Next::Done(_) => span.refused(&error),
+            _ => span.again(connection, Some(&error)),
+        }
+        next
+    }
+
+    /// Decides what follows from what a server has refused a request with.
+    fn after_refusal(
+        &self,
+        request: &Request<'_>,
+        slot: u16,
+        from: &Address,
+        error: &ErrorReply,
+        progress: &mut Progress,
+    ) -> Next {
+        match classify(error, from) {
             Verdict::Moved(_) | Verdict::Ask(_) if !self.is_cluster() => {
                 Next::Done(Err(redirected(from)))
             }
             Verdict::Moved(Some(to)) => {
-                progress.obstacle = Some(describe(ErrorKind::Unavailable, &error));
+                progress.obstacle = Some(describe(ErrorKind::Unavailable, error));
                 match self.view.moved(slot, &to, from) {
                     Moved::Known => Next::Redirected,
                     Moved::Back => Next::Later,
@@ -226,10 +262,10 @@ impl Router {
             Verdict::NoScript if matches!(request.body, Body::Script { .. }) => Next::Later,
             // It does not know the other's address; the map may.
             Verdict::Moved(None) | Verdict::Ask(None) => {
-                progress.obstacle = Some(describe(ErrorKind::Unavailable, &error));
+                progress.obstacle = Some(describe(ErrorKind::Unavailable, error));
                 Next::Later
             }
-            Verdict::NoScript => Next::Done(Err(describe(ErrorKind::Backend, &error))),
+            Verdict::NoScript => Next::Done(Err(describe(ErrorKind::Backend, error))),
         }
     }
 

@@ -15,12 +15,15 @@ use crate::node::connection::Connection;
 use crate::node::failure::Failure;
 use crate::node::identity::{Node, NodeId};
 use crate::node::link::Link;
+use crate::observe::span::Server;
 
 /// The servers as they are known now, and what makes that doubtful.
 #[derive(Debug)]
 pub(crate) struct View {
     pub(crate) config: Arc<ValkeyConfig>,
     pub(crate) threads: Threads,
+    /// What spans say of where the servers are.
+    pub(crate) server: Server,
     /// Held for a look-up or a swap, never while anything is awaited.
     topology: RwLock<Topology>,
     /// The view of the cluster is in doubt.
@@ -44,6 +47,7 @@ pub(crate) enum Moved {
 impl View {
     pub(super) fn new(config: Arc<ValkeyConfig>, threads: Threads, topology: Topology) -> Self {
         Self {
+            server: Server::of(&config),
             config,
             threads,
             topology: RwLock::new(topology),

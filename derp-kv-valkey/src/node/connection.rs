@@ -1,5 +1,6 @@
 //! One live connection.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ const BYTES_PER_PERMIT: usize = 64 * 1024;
 pub(crate) struct Connection {
     /// Where it leads, and to which node of a cluster.
     pub(crate) node: Node,
+    peer: Option<SocketAddr>,
     shared: Arc<Shared>,
     max_in_flight: usize,
     io: Io,
@@ -90,6 +92,7 @@ impl Connection {
 
     /// A connection over `socket`, on which the server has said `hello`.
     fn new(node: Node, socket: Socket, hello: &Hello, config: &ValkeyConfig, io: &Io) -> Self {
+        let peer = socket.peer();
         let transport = Transport::new(socket);
         let queue = Queue::new(transport.direct());
         let shared = Arc::new(Shared::new(queue, config.max_in_flight));
@@ -98,6 +101,7 @@ impl Connection {
         let driver = io.spawn(Driver::new(Arc::clone(&shared), transport, decoder, alarm));
         Self {
             node,
+            peer,
             shared,
             max_in_flight: config.max_in_flight,
             io: io.clone(),
@@ -106,6 +110,12 @@ impl Connection {
             tracking: hello.tracking,
             driver,
         }
+    }
+
+    /// Which server it leads to, whatever its name is; none for a Unix socket.
+    #[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "spans show it"))]
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.peer
     }
 
     pub(crate) fn waiters(&self) -> &Waiters {
@@ -242,13 +252,7 @@ impl Connection {
         asking: bool,
         until: Instant,
     ) -> Sent {
-        let mut form = match &request.body {
-            Body::Command(_) => Form::Plain,
-            Body::Script { native: Some((native, _)), .. } if self.has(*native) => {
-                Form::Native(*native)
-            }
-            Body::Script { .. } => Form::Digest,
-        };
+        let mut form = self.form_of(request);
         loop {
             let args = request.in_form(form);
             let payload = if asking { Payload::Asking(&args) } else { Payload::Command(&args) };
@@ -279,6 +283,17 @@ impl Connection {
                 return Sent::Unsent;
             }
             form = next;
+        }
+    }
+
+    /// The form in which a request is sent first.
+    pub(crate) fn form_of(&self, request: &Request<'_>) -> Form {
+        match &request.body {
+            Body::Command(_) => Form::Plain,
+            Body::Script { native: Some((native, _)), .. } if self.has(*native) => {
+                Form::Native(*native)
+            }
+            Body::Script { .. } => Form::Digest,
         }
     }
 

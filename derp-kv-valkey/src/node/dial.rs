@@ -75,6 +75,16 @@ impl Endpoint {
 }
 
 impl Socket {
+    /// Who is at the other end; that of a Unix socket has no address.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok(),
+            #[cfg(unix)]
+            Self::Unix(_) => None,
+            Self::Tls(stream) => stream.get_ref().0.peer_addr().ok(),
+        }
+    }
+
     /// Begins TLS where it is configured. A Unix socket needs none.
     pub(crate) async fn secure(
         self,

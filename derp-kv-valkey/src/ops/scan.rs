@@ -18,6 +18,7 @@ use crate::node::connection::{Connection, Sent};
 use crate::node::failure::{Failure, broken, lost};
 use crate::node::identity::text;
 use crate::node::link::Link;
+use crate::observe::span::{CommandSpan, Server};
 use crate::protocol::Args;
 use crate::protocol::reply::Reply;
 use crate::protocol::request::{Payload, Safety};
@@ -143,7 +144,7 @@ impl Scan {
         }
         let Some(pass) = &mut self.pass else { return self.begin(progress).await };
         if pass.pages == 1 {
-            pass.process = process(&pass.connection, self.until).await;
+            pass.process = process(&self.router.view.server, &pass.connection, self.until).await;
         }
         let (cursor, pattern) = (pass.cursor.to_string(), self.pattern.clone());
         let page: Args<'_> = &[b"SCAN", cursor.as_bytes(), b"MATCH", &pattern, b"COUNT", COUNT];
@@ -241,7 +242,8 @@ impl Scan {
             let link = Arc::clone(&pass.link);
             let found = self.router.connection(&link, progress, self.until).await;
             let Some(connection) = found.map_err(Failure::into_error)? else { continue };
-            let same = process(&connection, self.until).await == pass.process;
+            let server = &self.router.view.server;
+            let same = process(server, &connection, self.until).await == pass.process;
             if same && let Some(pass) = &mut self.pass {
                 (pass.connection, pass.is_lost) = (connection, false);
                 return Ok(());
@@ -273,16 +275,40 @@ impl Scan {
     async fn request(&mut self, args: Args<'_>, progress: &mut Progress) -> Result<Option<Reply>> {
         let Some(pass) = &self.pass else { return Ok(None) };
         let (link, connection) = (Arc::clone(&pass.link), Arc::clone(&pass.connection));
+        let span = CommandSpan::of_command(&self.router.view.server, args);
+        let answered = self.answer(args, progress, &link, &connection, &span).await;
+        span.reached(&connection);
+        match &answered {
+            Ok(None) => span.failed(ErrorKind::Unavailable),
+            answered => span.ended(answered),
+        }
+        answered
+    }
+
+    async fn answer(
+        &mut self,
+        args: Args<'_>,
+        progress: &mut Progress,
+        link: &Link,
+        connection: &Connection,
+        span: &CommandSpan,
+    ) -> Result<Option<Reply>> {
         loop {
             let payload = Payload::Command(args);
             match connection.send(payload, Safety::Retry, self.until).await {
                 Sent::Reply(Reply::ServerError(error)) => match classify(&error, link.address()) {
-                    Verdict::Later(error) | Verdict::Replica(error) => {
-                        progress.obstacle = Some(error);
+                    Verdict::Later(obstacle) | Verdict::Replica(obstacle) => {
+                        span.again(connection, Some(&error));
+                        progress.obstacle = Some(obstacle);
                         self.backoff.sleep_until(self.router.io(), self.until).await;
                     }
-                    Verdict::Final(error) => return Err(error),
-                    _ => return Err(shape::unexpected()),
+                    verdict => {
+                        span.refused(&error);
+                        return Err(match verdict {
+                            Verdict::Final(error) => error,
+                            _ => shape::unexpected(),
+                        });
+                    }
                 },
                 Sent::Reply(reply) => return Ok(Some(reply)),
                 Sent::Broken(reason) => return Err(broken(link.address(), reason)),
@@ -364,11 +390,19 @@ impl Scan {
 
 /// Which process of the server answers on `connection`: cursors mean something to no other one.
 /// `None`: it does not tell, or this user may not ask.
-async fn process(connection: &Connection, until: Instant) -> Option<String> {
-    let info = Payload::Command(&[b"INFO", b"server"]);
-    let Sent::Reply(info) = connection.send(info, Safety::Retry, until).await else {
+async fn process(server: &Server, connection: &Connection, until: Instant) -> Option<String> {
+    let args: Args<'_> = &[b"INFO", b"server"];
+    let span = CommandSpan::of_command(server, args);
+    let sent = connection.send(Payload::Command(args), Safety::Retry, until).await;
+    span.reached(connection);
+    let Sent::Reply(info) = sent else {
+        span.failed(ErrorKind::Unavailable);
         return None;
     };
+    if let Reply::ServerError(error) = &info {
+        span.refused(error);
+        span.failed(ErrorKind::AccessDenied);
+    }
     let id = text(&info)?.lines().find_map(|line| line.strip_prefix("run_id:"))?;
     Some(id.to_owned())
 }

@@ -3,9 +3,12 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use derp_kv_core::ErrorKind;
+
 use crate::cluster::router::{Progress, Router};
 use crate::cluster::slots::slot_of;
 use crate::node::connection::Sent;
+use crate::observe::span::CommandSpan;
 use crate::protocol::encode::encode;
 use crate::protocol::reply::Reply;
 use crate::protocol::request::{Payload, Safety};
@@ -64,9 +67,20 @@ async fn watch(router: &Router, key: &[u8], seen: Option<&[u8]>, until: Instant)
     if may_expire {
         encode(&mut bytes, &[b"PTTL", key]);
     }
-    let payload = Payload::Packed { bytes, replies: 2 + usize::from(may_expire) };
-    let sent = connection.send_all(payload, Safety::Retry, router.deadline()).await;
-    let Sent::Reply(replies) = sent else { return Watched::Impossible };
+    let count = 2 + usize::from(may_expire);
+    let payload = Payload::Packed { bytes, replies: count };
+    // The span ends before the wait for a change, which is none for the server.
+    let replies = {
+        let span = CommandSpan::of_pipeline(&router.view.server, "PIPELINE", count);
+        let sent = connection.send_all(payload, Safety::Retry, router.deadline()).await;
+        span.reached(&connection);
+        let Sent::Reply(replies) = sent else {
+            span.failed(ErrorKind::Unavailable);
+            return Watched::Impossible;
+        };
+        span.ended_pipeline(&connection, &replies, link.address());
+        replies
+    };
     let [Reply::Okay, value, pttl @ ..] = &replies[..] else { return Watched::Impossible };
     let value = match value {
         Reply::Nil => None,

@@ -11,6 +11,7 @@ pub(crate) mod script;
 pub(crate) mod shape;
 pub(crate) mod steps;
 pub(crate) mod verdict;
+pub(crate) mod word;
 
 /// A command, argument by argument.
 pub(crate) type Args<'a> = &'a [&'a [u8]];

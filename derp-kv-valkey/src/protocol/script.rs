@@ -6,29 +6,32 @@ use crate::protocol::Args;
 
 /// A script and its digest.
 pub(crate) struct Script {
+    #[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "spans show it"))]
+    pub(crate) name: &'static str,
     text: &'static str,
     hashed: redis::Script,
 }
 
 macro_rules! scripts {
-    ($($name:ident = $file:literal;)*) => {$(
-        pub(crate) static $name: LazyLock<Script> =
-            LazyLock::new(|| Script::new(include_str!($file)));
+    ($($place:ident = $name:literal;)*) => {$(
+        pub(crate) static $place: LazyLock<Script> = LazyLock::new(|| {
+            Script::new($name, include_str!(concat!("scripts/", $name, ".lua")))
+        });
     )*};
 }
 
 scripts! {
-    GET_WITH_TTL = "scripts/get_with_ttl.lua";
-    INCR = "scripts/incr.lua";
-    COMPARE_AND_SET = "scripts/compare_and_set.lua";
-    COMPARE_AND_DELETE = "scripts/compare_and_delete.lua";
-    SMOOTH = "scripts/smooth.lua";
-    STRICT = "scripts/strict.lua";
+    GET_WITH_TTL = "get_with_ttl";
+    INCR = "incr";
+    COMPARE_AND_SET = "compare_and_set";
+    COMPARE_AND_DELETE = "compare_and_delete";
+    SMOOTH = "smooth";
+    STRICT = "strict";
 }
 
 impl Script {
-    fn new(text: &'static str) -> Self {
-        Self { text, hashed: redis::Script::new(text) }
+    fn new(name: &'static str, text: &'static str) -> Self {
+        Self { name, text, hashed: redis::Script::new(text) }
     }
 
     /// Runs it from the server's cache, where `NOSCRIPT` may come at any time.

@@ -2,6 +2,7 @@
 
 use crate::address::Address;
 use crate::protocol::reply::ErrorReply;
+use crate::protocol::word::word;
 use derp_kv_core::{Error, ErrorKind};
 
 /// What an error reply means for the call that got it. None of them executed the command.
@@ -80,6 +81,13 @@ pub(crate) fn describe(kind: ErrorKind, error: &ErrorReply) -> Error {
 /// What the server answered, without the arguments that it quotes.
 pub(crate) fn said(error: &ErrorReply) -> String {
     let details = error.details().unwrap_or_default();
+    // What is no word is no command either: it may be a key in a command's place.
+    if let Some(name) = details.strip_prefix("unknown command ") {
+        let name = name.split([',', ' ']).next().unwrap_or_default();
+        if word(name.trim_matches(['\'', '`']).as_bytes()).is_none() {
+            return format!("the server answered {} unknown command", error.code());
+        }
+    }
     // The server quotes the arguments of a command that it does not know, and tells where in a
     // script an error arose.
     let shown = [", with args beginning with", " script: "]
@@ -174,6 +182,8 @@ mod tests {
     fn arguments_that_the_server_quotes_are_not_shown() {
         for line in [
             "ERR unknown command 'x', with args beginning with: 'secret' ",
+            "ERR unknown command 'user:secret', with args beginning with: ",
+            "ERR unknown command `user:secret`, with args beginning with: ",
             "ERR bad thing script: deadbeef, on @user_script:1. secret",
         ] {
             let Verdict::Final(error) = verdict(line) else { panic!("{line}") };

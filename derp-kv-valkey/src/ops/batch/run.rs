@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use derp_kv_core::{Error, Operation, Result, Ttl};
+use derp_kv_core::{Error, ErrorKind, Operation, Result, Ttl};
 use futures_util::{StreamExt, stream};
 
 use crate::cluster::router::{Progress, Router, no_answer};
@@ -14,6 +14,7 @@ use crate::io::backoff::Backoff;
 use crate::node::connection::Sent;
 use crate::node::failure::lost;
 use crate::node::link::Link;
+use crate::observe::span::{CommandSpan, Server};
 use crate::protocol::commands;
 use crate::protocol::encode::encode;
 use crate::protocol::reply::Reply;
@@ -187,7 +188,9 @@ impl Batch<'_> {
             Ok(None) => return (all_again(indices), progress.obstacle),
             Err(failure) => return (all_failed(indices, failure.into_error()), None),
         };
-        let sent = if router.is_cluster() || matches!(self.kind, Kind::Set(_)) {
+        let one_each = router.is_cluster() || matches!(self.kind, Kind::Set(_));
+        let span = self.span(&router.view.server, one_each, indices.len());
+        let sent = if one_each {
             connection.send_all(self.payload(&indices), safety, until).await
         } else {
             let name: &[u8] = if matches!(self.kind, Kind::Get) { b"MGET" } else { b"DEL" };
@@ -195,19 +198,26 @@ impl Batch<'_> {
             let sent = connection.send(Payload::Command(&args), safety, until).await;
             sent.map(|reply| self.spread(reply, indices.len()))
         };
+        span.reached(&connection);
         if let Some(error) = router.unanswered(&sent, safety, link.address()) {
+            span.failed(error.kind());
             return (all_failed(indices, error), None);
         }
         let replies = match sent {
             Sent::Reply(replies) if replies.len() == indices.len() => replies,
             Sent::Reply(_) => {
+                span.failed(ErrorKind::Backend);
                 let once = safety == Safety::Once;
                 let odd = shape::unexpected().with_may_have_applied(once);
                 return (all_failed(indices, odd), None);
             }
-            Sent::Lost => return (all_again(indices), Some(lost(link.address()))),
-            _ => return (all_again(indices), None),
+            unanswered => {
+                span.failed(ErrorKind::Unavailable);
+                let lost = matches!(unanswered, Sent::Lost).then(|| lost(link.address()));
+                return (all_again(indices), lost);
+            }
         };
+        span.ended_pipeline(&connection, &replies, link.address());
         let mut obstacle = None;
         let steps = indices
             .into_iter()
@@ -215,6 +225,21 @@ impl Batch<'_> {
             .map(|(index, reply)| self.step(router, &link, index, reply, &mut obstacle))
             .collect();
         (steps, obstacle)
+    }
+
+    /// The span of one message: of a command for each key, or of one for all of them.
+    fn span(&self, server: &Server, one_each: bool, keys: usize) -> CommandSpan {
+        let (alone, together) = match self.kind {
+            Kind::Get => ("GET", "PIPELINE GET"),
+            Kind::Set(_) => ("SET", "PIPELINE SET"),
+            Kind::Delete => ("DEL", "PIPELINE DEL"),
+        };
+        match (one_each, &self.kind) {
+            (true, _) if keys == 1 => CommandSpan::of_command(server, &[alone.as_bytes()]),
+            (true, _) => CommandSpan::of_pipeline(server, together, keys),
+            (false, Kind::Get) => CommandSpan::of_command(server, &[b"MGET"]),
+            (false, _) => CommandSpan::of_command(server, &[alone.as_bytes()]),
+        }
     }
 
     fn step(
