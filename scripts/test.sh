@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs all of them, on real servers of Valkey 8, Valkey 9 and
-# PostgreSQL.
+# PostgreSQL, and in a real browser.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 servers=$(scripts/install-valkey.sh)
 eval "$servers"
-export VALKEY_SERVER POSTGRES_BIN
+browser=$(scripts/install-chromium.sh)
+eval "$browser"
+export VALKEY_SERVER POSTGRES_BIN CHROMIUM CHROMEDRIVER
 
 echo "== all tests, with $("$VALKEY_SERVER" --version) and $("$POSTGRES_BIN/postgres" --version)"
 cargo test --locked --workspace

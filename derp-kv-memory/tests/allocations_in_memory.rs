@@ -4,8 +4,8 @@ use std::alloc::System;
 use std::time::Duration;
 
 use derp_kv_core::{
-    Error, Event, GuardedGet, KvStore, KvStoreExt, Layered, Observe, Observer, RateLimit, RateLimiter,
-    WithoutStore,
+    Error, Event, GuardedGet, KvStore, KvStoreExt, Layered, Observe, Observer, RateLimit,
+    RateLimiter, WithoutStore,
 };
 use derp_kv_memory::{ManualClock, MemoryStore};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};

@@ -19,6 +19,7 @@ use crate::drain::Drained;
 use crate::error::{self, ApiError};
 use crate::health::{self, Health};
 use crate::metrics::Metrics;
+use crate::page::Page;
 use crate::products::{self, Products};
 use crate::stopping::Stopping;
 use crate::webhooks::senders::Senders;
@@ -48,6 +49,9 @@ pub struct Settings {
     pub metrics: Metrics,
     /// Whether the service is about to stop.
     pub stopping: Stopping,
+    /// The page at `/`, where there is one. It shows products as old as they are under the
+    /// default of [`products`](Self::products).
+    pub page: Option<Page>,
 }
 
 impl Default for Settings {
@@ -59,6 +63,7 @@ impl Default for Settings {
             senders: Senders::default(),
             metrics: Metrics::new(),
             stopping: Stopping::new(),
+            page: None,
         }
     }
 }
@@ -96,6 +101,8 @@ pub fn service(
     database: Arc<Database>,
     settings: Settings,
 ) -> (Router, Drained) {
+    let page = settings.page.clone();
+    let kv = page.as_ref().map_or(kv.clone(), |page| page.watch(kv, &database));
     let products = products::cache(kv.clone(), settings.products);
     let (kv, drained) = Drained::of(kv, products.clone());
     let stopping = settings.stopping.clone();
@@ -111,6 +118,7 @@ pub fn service(
         .route("/metrics", get(metrics))
         .route("/health", get(health::ready))
         .route("/health/live", get(health::live))
+        .merge(page.map(|page| page.routes()).unwrap_or_default())
         .fallback(async || ApiError::not_found("there is nothing at this path"))
         .method_not_allowed_fallback(async || {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use derp_kv_core::{Error, ErrorKind, KvStore, Result};
+use derp_kv_core::{Error, ErrorKind, KvStore, Layered, Observer, Result};
 use derp_kv_memory::MemoryConfig;
 use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::metrics::Metrics;
+use crate::observers::Observers;
+use crate::page::Page;
 
 /// The memory bound of the embedded store where the file sets none: 256 MiB of cached values, and as
 /// much of pinned records.
@@ -109,14 +111,32 @@ impl Config {
         })
     }
 
-    /// Opens the store, and counts in `metrics` what it does and what the helpers on it do.
+    /// Opens the store. What it and the helpers on it do is counted in `metrics`, and the page hears of its
+    /// links.
     ///
     /// # Errors
     ///
     /// As [`open`](Self::open).
-    pub async fn open_counted(self, metrics: &Metrics) -> Result<Arc<dyn KvStore>> {
-        let system = self.system();
-        Ok(metrics.around(self.open().await?, system))
+    pub async fn open_watched(
+        self,
+        metrics: &Metrics,
+        page: Option<&Page>,
+    ) -> Result<Arc<dyn KvStore>> {
+        let durations = metrics.durations(self.system());
+        let mut observers: Vec<Arc<dyn Observer>> = vec![Arc::new(metrics.observer())];
+        if let Some(page) = page {
+            observers.push(Arc::new(page.links()));
+        }
+        let observers = Observers(observers);
+        Ok(match self {
+            Self::Memory(config) => {
+                Arc::new(Layered::new(config.observer(observers).build()?, durations))
+            }
+            Self::Valkey(config) => {
+                let kv = ValkeyStore::connect(config.observer(observers)).await?;
+                Arc::new(Layered::new(kv, durations))
+            }
+        })
     }
 
     /// The `db.system.name` of OpenTelemetry, where Valkey goes by the name of what it came from.

@@ -4,6 +4,7 @@
 pub mod access;
 pub mod app;
 mod body;
+mod cache_status;
 pub mod config;
 pub mod database;
 pub mod drain;
@@ -13,9 +14,11 @@ mod guide;
 mod health;
 pub mod log;
 pub mod metrics;
+mod observers;
 mod orders;
 #[cfg_attr(not(feature = "opentelemetry"), path = "no_otlp.rs")]
 pub mod otlp;
+pub mod page;
 pub mod postgres_store;
 mod products;
 pub mod redb_store;

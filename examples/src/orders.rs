@@ -1,5 +1,7 @@
 //! Orders, which run once for each `Idempotency-Key`.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -7,7 +9,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::routing::{MethodRouter, post};
-use derp_kv_core::{IdempotencyLayer, Problem, RateLimitLayer};
+use derp_kv_core::{ClientId, IdempotencyLayer, KvStore, Problem, RateLimitLayer};
 use serde::Deserialize;
 
 use crate::app::{App, MAX_BODY};
@@ -24,10 +26,15 @@ const MAX_QUANTITY: u32 = 1_000;
 /// limit, so who tries again is never told to come later. An order goes on when its client goes away.
 pub(crate) fn route(app: &App) -> MethodRouter<App> {
     let client = user::client(app.settings.trusted_proxies);
-    let limit = app.settings.order_limit.clone();
-    let limit = RateLimitLayer::new(app.kv.clone(), "orders", limit, client.clone());
+    let limit = limit(app, client.clone());
     let once = IdempotencyLayer::new(app.kv.clone(), client).fingerprint(fingerprint);
     post(create).route_layer(limit).route_layer(once.max_request(MAX_BODY))
+}
+
+/// How many orders each client may send.
+pub(crate) fn limit<C: ClientId>(app: &App, client: C) -> RateLimitLayer<Arc<dyn KvStore>, C> {
+    let limit = app.settings.order_limit.clone();
+    RateLimitLayer::new(app.kv.clone(), "orders", limit, client)
 }
 
 #[derive(Deserialize)]

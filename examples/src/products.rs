@@ -9,22 +9,28 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use derp_kv_core::{Cache, Freshness, GuardedGet, KvStore, Source};
+use derp_kv_core::{Cache, Freshness, Got, GuardedGet, KvStore, Source};
 use serde::Deserialize;
 
 use crate::access::Cached;
 use crate::app::App;
 use crate::body;
+use crate::cache_status;
 use crate::database::{Product, QUERY_TIMEOUT};
 use crate::error::ApiError;
 
 /// Products as the database has them, and which ids it has not.
 pub(crate) type Products = Cache<Arc<dyn KvStore>, Option<Product>>;
 
-/// A product is fresh for five minutes. For two hours after that it is shown as it was while it is read
-/// anew, and while the database fails.
-pub(crate) const CACHED: GuardedGet = GuardedGet::new(Duration::from_secs(300))
-    .stale(Duration::from_secs(2 * 3600))
+/// For so long a product is fresh.
+const FRESH: Duration = Duration::from_secs(300);
+
+/// For so long after that it is shown as it was while it is read anew, and while the database fails.
+pub(crate) const STALE: Duration = Duration::from_secs(2 * 3600);
+
+/// How products are cached.
+pub(crate) const CACHED: GuardedGet = GuardedGet::new(FRESH)
+    .stale(STALE)
     // Longer than any query: while one hangs, nobody makes another.
     .lock_ttl(QUERY_TIMEOUT.saturating_add(Duration::from_secs(1)));
 
@@ -36,27 +42,45 @@ const MAX_NAME: usize = 200;
 const MAX_PRICE_CENTS: u64 = 100_000_000;
 
 pub(crate) fn cache(kv: Arc<dyn KvStore>, options: GuardedGet) -> Products {
-    Cache::new(kv, "product:", options).absent_ttl(ABSENT_TTL)
+    Cache::new(kv, PREFIX, options).absent_ttl(ABSENT_TTL)
+}
+
+/// What the cache adds to the id of a product for its key.
+const PREFIX: &str = "product:";
+
+/// The key under which a product is cached: documented by [`Cache`], and here for who looks at it from
+/// the outside.
+pub(crate) fn key(id: u32) -> String {
+    format!("{PREFIX}{id}")
 }
 
 /// `GET /products/{id}`: however many ask at once, the database is asked once, and nobody waits for a
-/// product that was there before.
+/// product that was there before. `Cache-Status` tells where the answer comes from.
 pub(crate) async fn show(
     State(app): State<App>,
     id: Result<Path<u32>, PathRejection>,
 ) -> Result<Response, ApiError> {
     let id = number(id)?;
-    let database = app.database.clone();
-    let read = move |_stale| async move { database.product(id).await.map_err(ApiError::from) };
-    let got = app.products.get_detailed(id.to_string(), read).await?;
+    let got = look_up(&app, id).await?;
+    if let Some(page) = &app.settings.page {
+        page.look_at(id).await;
+    }
+    let status = [(cache_status::NAME, cache_status::of(&got))];
     let cached = match (got.freshness, got.source) {
         (Freshness::Stale { .. }, _) => "stale",
         (_, Source::Store) => "hit",
         (_, Source::Joined) => "joined",
         _ => "computed",
     };
-    let product = got.value.map(Json).ok_or_else(|| not_found(id));
-    Ok((Extension(Cached(cached)), product).into_response())
+    let answer = got.value.map(Json).ok_or_else(|| not_found(id));
+    Ok((Extension(Cached(cached)), status, answer).into_response())
+}
+
+/// A product, where it comes from and whether it is fresh.
+pub(crate) async fn look_up(app: &App, id: u32) -> Result<Got<Option<Product>>, ApiError> {
+    let database = app.database.clone();
+    let read = move |_stale| async move { database.product(id).await.map_err(ApiError::from) };
+    app.products.get_detailed(id.to_string(), read).await
 }
 
 #[derive(Deserialize)]

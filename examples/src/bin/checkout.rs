@@ -1,6 +1,6 @@
 //! The checkout service:
-//! `checkout [--config derp.toml] [--listen 127.0.0.1:8080] [--trusted-proxies 0] [--log text|json]
-//! [--otlp http://127.0.0.1:4318]`.
+//! `checkout [--config derp.toml] [--listen 127.0.0.1:8080] [--trusted-proxies 0] [--page HOST|off]
+//! [--log text|json] [--otlp http://127.0.0.1:4318]`.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -14,6 +14,7 @@ use derp_kv_examples::database::Database;
 use derp_kv_examples::error::with_causes;
 use derp_kv_examples::log::{self, Form};
 use derp_kv_examples::otlp::Spans;
+use derp_kv_examples::page::Page;
 use derp_kv_examples::webhooks::senders::Senders;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,7 +22,7 @@ use tracing::{Level, error, warn};
 use tracing_subscriber::filter::Targets;
 
 const USAGE: &str = "usage: checkout [--config derp.toml] [--listen 127.0.0.1:8080] \
-     [--trusted-proxies 0] [--log text|json] [--otlp http://127.0.0.1:4318]";
+     [--trusted-proxies 0] [--page HOST|off] [--log text|json] [--otlp http://127.0.0.1:4318]";
 
 /// Where OpenTelemetry's collector is, unless `--otlp` says so.
 const OTLP: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
@@ -42,6 +43,16 @@ struct Options {
     log: Form,
     filter: Targets,
     spans: Option<Spans>,
+    page: PageOption,
+}
+
+/// Whether there is a page at `/`, whose buttons break the database.
+enum PageOption {
+    /// Where nobody but this machine can call it: on a loopback address, and behind no proxy.
+    OnLoopback,
+    /// Also elsewhere, under this name.
+    Under(String),
+    Off,
 }
 
 #[tokio::main]
@@ -85,6 +96,7 @@ fn options() -> anyhow::Result<Options> {
         log: Form::default(),
         filter: Targets::new().with_default(Level::INFO),
         spans: None,
+        page: PageOption::OnLoopback,
     };
     // A flag asks for spans, a variable may be there for other programs.
     let mut otlp = cfg!(feature = "opentelemetry").then(collector).flatten();
@@ -105,6 +117,10 @@ fn options() -> anyhow::Result<Options> {
             }
             "--otlp" => otlp = Some(value),
             "--log" => options.log = value.parse().context(USAGE)?,
+            "--page" => {
+                options.page =
+                    if value == "off" { PageOption::Off } else { PageOption::Under(value) }
+            }
             _ => bail!(USAGE),
         }
     }
@@ -118,14 +134,32 @@ fn collector() -> Option<String> {
     std::env::var(OTLP).ok().filter(|endpoint| !endpoint.is_empty())
 }
 
-async fn run(options: Options) -> anyhow::Result<()> {
+/// Whether the page is to be at this address.
+fn shows_page(page: &PageOption, settings: &Settings, at: SocketAddr) -> bool {
+    match page {
+        PageOption::Off => false,
+        PageOption::Under(_) => true,
+        // Whoever calls a proxy on this machine may be anybody.
+        PageOption::OnLoopback => at.ip().is_loopback() && settings.trusted_proxies == 0,
+    }
+}
+
+async fn run(mut options: Options) -> anyhow::Result<()> {
     let backend = options.config.backend();
     let Settings { metrics, stopping, .. } = options.settings.clone();
-    let kv = options.config.open_counted(&metrics).await;
-    let kv = kv.with_context(|| format!("cannot open {backend}"))?;
     let listener = TcpListener::bind(&options.listen)
         .await
         .with_context(|| format!("--listen: cannot listen on {}", options.listen))?;
+    if shows_page(&options.page, &options.settings, listener.local_addr()?) {
+        let host = match options.page {
+            PageOption::Under(host) => Some(host),
+            _ => None,
+        };
+        options.settings.page = Some(Page::new(backend, host));
+    }
+    let page = options.settings.page.clone();
+    let kv = options.config.open_watched(&metrics, page.as_ref()).await;
+    let kv = kv.with_context(|| format!("cannot open {backend}"))?;
     let mut terminate = signal(SignalKind::terminate())?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
 
@@ -140,6 +174,10 @@ async fn run(options: Options) -> anyhow::Result<()> {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
             _ = terminate.recv() => {}
+        }
+        // Whoever looks at it would keep their connection for ever.
+        if let Some(page) = page {
+            page.close();
         }
         // The receiver lives as long as `run`.
         let _ = stop.send(());

@@ -1,6 +1,7 @@
 //! A service on a real socket, and a client.
 #![allow(dead_code, reason = "each test uses a part")]
 
+pub(crate) mod events;
 pub(crate) mod program;
 
 use std::net::SocketAddr;
@@ -110,6 +111,18 @@ pub(crate) async fn send(
     answer(open(at, method, path, headers, body).await).await
 }
 
+/// Sends one request under another `Host` than the address that it goes to.
+pub(crate) async fn send_as(
+    at: SocketAddr,
+    host: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> Answer {
+    answer(open_as(at, host, method, path, headers, body).await).await
+}
+
 /// Reads the answer to a request.
 pub(crate) async fn answer(mut stream: TcpStream) -> Answer {
     let mut text = String::new();
@@ -133,8 +146,19 @@ pub(crate) async fn open(
     headers: &[(&str, &str)],
     body: &str,
 ) -> TcpStream {
+    open_as(at, &at.to_string(), method, path, headers, body).await
+}
+
+async fn open_as(
+    at: SocketAddr,
+    host: &str,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> TcpStream {
     let mut request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\nContent-Length: {}\r\n",
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {}\r\n",
         body.len()
     );
     for (name, value) in headers {

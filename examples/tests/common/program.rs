@@ -32,8 +32,9 @@ impl Program {
         let mut command = Command::new(CHECKOUT);
         // What the test's own environment says is not meant for it.
         command.env_remove("RUST_LOG").env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
-        command.args(arguments).envs(variables.iter().copied());
-        command.args(["--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // On a free port, unless the arguments name another.
+        command.args(["--listen", "127.0.0.1:0"]).args(arguments).envs(variables.iter().copied());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (lines, log) = channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
