@@ -38,7 +38,7 @@ macro_rules! operations {
             pub const fn writes(self) -> bool {
                 match self {
                     $(Self::$primitive => $writes,)*
-                    Self::Connect | Self::RateLimitPeek => false,
+                    Self::Connect | Self::Peek | Self::RateLimitPeek => false,
                     _ => true,
                 }
             }
@@ -73,6 +73,8 @@ operations! {
         Command "command",
         /// [`KvStoreExt::guarded_get`](crate::KvStoreExt::guarded_get)
         GuardedGet "guarded_get",
+        /// [`Cache::peek`](crate::Cache::peek)
+        Peek "peek",
         /// [`KvStoreExt::invalidate`](crate::KvStoreExt::invalidate)
         Invalidate "invalidate",
         /// [`KvStoreExt::refresh`](crate::KvStoreExt::refresh)

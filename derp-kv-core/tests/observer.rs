@@ -8,8 +8,8 @@ use common::hears::Hears;
 use common::process;
 use derp_kv_conformance::{Fault, FaultStore, Operation};
 use derp_kv_core::{
-    Cache, Dedup, Error, ErrorKind, GuardedGet, Idempotency, KvStore, KvStoreExt, Layered, Lock,
-    Observe, OnAbandoned, RateLimit, RateLimiter, Result, WithoutStore,
+    Cache, Dedup, Error, ErrorKind, Event, Fill, GuardedGet, Idempotency, KvStore, KvStoreExt,
+    Layered, Lock, Observe, Observer, OnAbandoned, RateLimit, RateLimiter, Result, WithoutStore,
 };
 use derp_kv_memory::MemoryStore;
 use futures_util::FutureExt as _;
@@ -67,7 +67,7 @@ async fn an_origin_that_fails_panics_or_is_left() {
     assert!(std::panic::AssertUnwindSafe(call).catch_unwind().await.is_err());
     assert_eq!(hears.take(), [nothing, "guarded_get: failed"]);
     timeout(QUERY / 2, kv.guarded_get("left", &PAGE, query)).await.unwrap_err();
-    assert_eq!(hears.take(), ["guarded_get: dropped", nothing]);
+    assert_eq!(hears.take(), [nothing, "guarded_get: dropped"]);
     kv.guarded_get("k", &PAGE.lock_ttl(Duration::ZERO), query).await.unwrap_err();
     assert_eq!(hears.take(), ["guarded_get: invalid_argument"]);
     // A future that was never polled was no call.
@@ -116,7 +116,7 @@ async fn stale_values_and_their_refreshes() {
     assert_eq!(hears.take(), [stale, "guarded_get: value computed for a refresh"]);
     assert_eq!(cache.peek("k").await.unwrap(), Some(1));
     assert_eq!(cache.peek("other").await.unwrap(), None);
-    assert_eq!(hears.take(), ["guarded_get: hit by store", "guarded_get: miss"]);
+    assert_eq!(hears.take(), ["peek: hit by store", "peek: miss"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,8 +162,12 @@ async fn a_batch_is_one_answer_for_each_key() {
     let fails = |_: Vec<&'static str>| async { Err::<Vec<usize>, _>(anyhow::anyhow!("down")) };
     cache.get_many(&["a", "new"], fails).await.unwrap_err();
     let told = hears.take();
-    assert_eq!(told[told.len() - 2..], ["guarded_get: failed", "guarded_get: failed"]);
+    assert_eq!(told[told.len() - 2..], [hit, "guarded_get: failed"]);
     assert_eq!(told.len(), 3, "{told:?}");
+    // A caller that goes away leaves each of its keys.
+    let hangs = |_: Vec<&'static str>| std::future::pending::<Result<Vec<usize>>>();
+    timeout(QUERY, cache.get_many(&["a", "x", "y"], hangs)).await.unwrap_err();
+    assert_eq!(hears.take(), ["guarded_get: dropped"; 3]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -271,6 +275,10 @@ async fn decisions_of_each_judge() {
         limiter.check("b").await.unwrap();
     }
     assert_eq!(hears.take(), [allowed, denied, "rate_limit: denied by blocked"]);
+    // Waiting for it is one call.
+    let limiter = RateLimiter::new(limiter.store().clone(), one.clone());
+    assert!(limiter.until_allowed("b", 2 * TTL).await.unwrap().allowed);
+    assert_eq!(hears.take(), [allowed]);
     let fails = FaultStore::each(MemoryStore::new(), Operation::Incr, Fault::FailBefore);
     let (kv, hears) = heard_on(fails);
     let down = |without| RateLimiter::new(kv.clone(), one.clone()).on_store_error(without);
@@ -302,6 +310,11 @@ async fn locks_and_leases_that_are_lost() {
     lease.lost().await;
     assert_eq!(hears.take(), [format!("lease of {LOCK_TTL:?} lost")]);
     drop(lease);
+    // Also where the release is the first to find out.
+    let lease = kv.try_lock("job", LOCK_TTL).await.unwrap().unwrap();
+    data.delete(b"job:lock").await.unwrap();
+    assert!(!lease.release().await.unwrap());
+    assert_eq!(hears.take(), ["try_lock: acquired", &format!("lease of {LOCK_TTL:?} lost")]);
     // One that its holder ends is not lost, at whatever moment of its renewal that is.
     for millis in 0..=2 * LOCK_TTL.as_millis() as u64 / 3 {
         let lease = kv.lock("job", &Lock::new(LOCK_TTL)).await.unwrap();
@@ -313,4 +326,42 @@ async fn locks_and_leases_that_are_lost() {
         sleep(LOCK_TTL).await;
         assert_eq!(hears.take(), ["lock: acquired"], "after {millis} ms");
     }
+}
+
+/// An observer that panics, as one does whose lock is poisoned, takes nobody with it: also where it is told
+/// within a drop, and of a computation that panics itself.
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_harms_no_call() {
+    #[derive(Debug)]
+    struct Panics;
+
+    impl Observer for Panics {
+        fn event(&self, _: Event<'_>) {
+            panic!("the observer's own");
+        }
+    }
+
+    let kv = Layered::new(MemoryStore::new(), Observe::with(Panics));
+    assert_eq!(kv.guarded_get("k", &PAGE, query).await.unwrap(), "value");
+    assert!(kv.rate_limit("k", &RateLimit::new(1, TTL)).await.unwrap().allowed);
+    timeout(QUERY / 2, kv.guarded_get("left", &PAGE, query)).await.unwrap_err();
+    let panics = || async { panic!("on purpose") };
+    let call = kv.guarded_get::<_, _, _, &str, Error>("panics", &PAGE, panics);
+    assert!(std::panic::AssertUnwindSafe(call).catch_unwind().await.is_err());
+    let cache = Cache::<_, u32>::new(kv, "n:", PAGE);
+    let batch = |keys: Vec<&'static str>| async move { Ok::<_, Error>(vec![1; keys.len()]) };
+    assert_eq!(cache.get_many(&["a", "b"], batch).await.unwrap(), [1, 1]);
+}
+
+/// A value that was not to be kept cannot fail to be.
+#[tokio::test(start_paused = true)]
+async fn a_value_that_is_not_to_be_kept_is_not_told_of() {
+    let (kv, hears) = heard();
+    let unstored = || async {
+        kv.invalidate("k").await?;
+        Ok::<_, Error>(Fill::unstored("value"))
+    };
+    kv.guarded_get("k", &PAGE, unstored).await.unwrap();
+    let told = ["invalidate: done", "guarded_get: value computed for a miss"];
+    assert_eq!(hears.take(), [told[0], told[1], "guarded_get: computed by computed"]);
 }

@@ -12,8 +12,8 @@ use captures::Captures;
 use common::process;
 use derp_kv_conformance::{Fault, FaultStore, Operation};
 use derp_kv_core::{
-    Cache, Dedup, Error, GuardedGet, Idempotency, KvStore, KvStoreExt, Lock, RateLimit,
-    RateLimiter, Result, WithoutStore,
+    Cache, Dedup, Error, GuardedGet, Idempotency, KvStore, KvStoreExt, Lock, OnStoreError,
+    RateLimit, RateLimiter, Result, WithoutStore,
 };
 use derp_kv_memory::MemoryStore;
 use futures_util::future::join_all;
@@ -110,6 +110,29 @@ async fn each_call_is_a_span_with_its_outcome() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_failed_is_an_error_and_what_others_did_first_is_none() {
+    let captures = Captures::default();
+    let _here = captures.here();
+    let kv = MemoryStore::new();
+    let fails = || async { Err::<&str, _>(anyhow::anyhow!("no stock")) };
+    kv.guarded_get("k", &PAGE, fails).await.unwrap_err();
+    let failed = "INFO derp_kv_core derpkv.call: derpkv.operation=guarded_get derpkv.outcome=failed \
+                  derpkv.waited=false error.type=_OTHER otel.name=guarded_get \
+                  otel.status_code=ERROR <";
+    assert_eq!(captures.take(), [failed]);
+    let lease = kv.try_lock("derp:idempotency:k", TTL).await.unwrap();
+    captures.take();
+    let once = Idempotency::default();
+    kv.idempotent_execute("k", &once, || async { Ok::<_, Error>(1) }).await.unwrap_err();
+    let lock = Lock::new(TTL).at_most(QUERY);
+    kv.lock("derp:idempotency:k", &lock).await.unwrap_err();
+    drop(lease);
+    let waited = |operation, outcome| called(operation, outcome, None, true);
+    let told = [waited("idempotent_execute", "in_progress"), waited("lock", "held")];
+    assert_eq!(captures.take(), told);
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_waited_for_somebody_else_says_so() {
     let captures = Captures::default();
     let _here = captures.here();
@@ -120,6 +143,20 @@ async fn who_waited_for_somebody_else_says_so() {
     let mut spans = captures.take();
     spans.sort_unstable();
     assert_eq!(spans, [call("guarded_get", "computed", Some("computed")), joined]);
+
+    // Who gave up waiting, waited.
+    let left = timeout(QUERY / 2, data.guarded_get("left", &PAGE, query));
+    let (computed, left) = tokio::join!(data.guarded_get("left", &PAGE, query), left);
+    computed.unwrap();
+    left.unwrap_err();
+    let spans = captures.take();
+    assert_eq!(spans[0], called("guarded_get", "dropped", None, true));
+    // Nobody else is there to be waited for.
+    let down = FaultStore::each(MemoryStore::new(), Operation::Get, Fault::FailBefore);
+    let page = PAGE.on_store_error(OnStoreError::Compute);
+    down.guarded_get("k", &page, query).await.unwrap();
+    let spans = captures.take();
+    assert_eq!(spans.last(), Some(&call("guarded_get", "computed", Some("computed"))));
 
     // In another process, and for a lock.
     let other = process(&data);
@@ -222,7 +259,7 @@ async fn what_an_operator_should_hear_of_is_an_event() {
     assert_eq!(
         events(),
         ["ERROR derp_kv_core a stored record is corrupt, or another helper's: \
-          derpkv.operation=idempotent_execute <"]
+          derpkv.operation=idempotent_execute <derpkv.call"]
     );
     let lease = kv.try_lock("job", LOCK_TTL).await.unwrap().unwrap();
     kv.delete(b"job:lock").await.unwrap();

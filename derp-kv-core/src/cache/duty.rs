@@ -302,6 +302,7 @@ impl<S: KvStore + Clone> Cell<S> {
         let storing = self.storing_wrongly(storing);
         // Once begun, this runs to its end even when its caller goes away: a value without a freed lock
         // would block the key.
+        let is_kept = !matches!(storing, Storing::Not);
         let stored = RunToEnd::new(async move {
             match storing {
                 _ if outdated => {
@@ -325,7 +326,9 @@ impl<S: KvStore + Clone> Cell<S> {
         });
         match stored.await {
             Ok(Stored::Lost) => {
-                self.not_kept(ErrorKind::Held);
+                if is_kept {
+                    self.not_kept(ErrorKind::Held);
+                }
                 Stored::Lost
             }
             Ok(stored) => stored,

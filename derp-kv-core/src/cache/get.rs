@@ -129,8 +129,9 @@ where
                 Asked::Landed(entry) => (entry, true),
                 Asked::Duty(duty) => {
                     return match self.compute(duty, compute).await {
-                        Ok(value) => Ok(told(call, Got::fresh(value, Source::Computed))),
-                        Err(error) => Err(call.failed(error)),
+                        Ok(Ok(value)) => Ok(told(call, Got::fresh(value, Source::Computed))),
+                        Ok(Err(error)) => Err(call.failed(error)),
+                        Err(error) => Err(call.refused(error)),
                     };
                 }
                 Asked::Refused(error) => return Err(call.refused(error)),
@@ -235,7 +236,11 @@ where
     }
 
     /// Computes in the background, and waits for it.
-    async fn compute<F, Fut, V, E>(&self, duty: Box<Duty<S>>, compute: F) -> Result<T, E>
+    ///
+    /// # Errors
+    ///
+    /// The inner one is the computation's; the outer one says that it ended without a result.
+    async fn compute<F, Fut, V, E>(&self, duty: Box<Duty<S>>, compute: F) -> Result<Result<T, E>>
     where
         F: FnOnce(Option<T>) -> Fut + Send + 'static,
         Fut: Future<Output = Result<V, E>> + Send + 'static,
@@ -250,9 +255,9 @@ where
                 async move { duty.run_while_wanted(wanted, filled(typed, compute, None)).await },
             );
         match self.detached(work).await {
-            Ok(Ok(Some(result))) => result,
+            Ok(Ok(Some(result))) => Ok(result),
             Ok(Err(panic)) => resume_unwind(panic),
-            Ok(Ok(None)) | Err(_) => Err(abandoned().into()),
+            Ok(Ok(None)) | Err(_) => Err(abandoned()),
         }
     }
 

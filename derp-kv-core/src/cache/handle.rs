@@ -205,7 +205,7 @@ where
         let look = pin!(async {
             let mut lookup = Lookup::new(&self.store, &key, &self.options)?;
             let found = self.store.get(&key).await;
-            let Some(bytes) = found.map_err(|error| error.with_operation(OPERATION))? else {
+            let Some(bytes) = found.map_err(|error| error.with_operation(Operation::Peek))? else {
                 return Ok(None);
             };
             let value = self.typed.decode(&bytes);
@@ -218,7 +218,7 @@ where
             Some(_) => CallOutcome::Hit,
             None => CallOutcome::Miss,
         };
-        call(self.store.observer(), OPERATION, look, outcome).await
+        call(self.store.observer(), Operation::Peek, look, outcome).await
     }
 
     /// Replaces the value of `key`, so that no computation that began before can bring an older one back:

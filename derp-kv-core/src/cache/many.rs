@@ -142,14 +142,15 @@ where
             let work = compute(keys);
             async { work.await.map_err(Raised::Theirs) }
         };
-        let call = Call::new(self.store.observer(), OPERATION);
-        call.span.batch(wanted.len());
+        let call = Call::new(self.store.observer(), OPERATION).of_keys(wanted.len());
         let filled = call.span.around(self.fill_all(&mut wanted, Arc::new(compute))).await;
         if let Err(error) = filled {
-            call.ended_each(wanted.iter().map(|_| error.outcome()));
+            let outcome = error.outcome();
+            let each = wanted.iter().map(|key| key.value.as_ref().map_or(outcome, |_| key.outcome));
+            call.ended_each(outcome, each);
             return Err(error.into_inner());
         }
-        call.ended_each(wanted.iter().map(|key| key.outcome));
+        call.ended_each(CallOutcome::Done, wanted.iter().map(|key| key.outcome));
         let values = places.into_iter().map(|place| wanted[place].value.clone());
         values.collect::<Option<Vec<T>>>().ok_or_else(|| abandoned().into())
     }

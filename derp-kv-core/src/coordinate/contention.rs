@@ -13,7 +13,7 @@ use crate::coordinate::lease::{Lease, Terms, check_runtime};
 use crate::coordinate::nesting::{is_computing, is_nested};
 use crate::coordinate::work::{Beside, Lead};
 use crate::error::{Error, ErrorKind, Result};
-use crate::observe::span::waits;
+use crate::observe::span::{waiting, waits};
 use crate::operation::Operation;
 use crate::singleflight::aboard::Aboard;
 use crate::singleflight::flights::{Purpose, Seat};
@@ -216,11 +216,7 @@ impl<S: KvStore + Clone> Contention<'_, S> {
             if self.meets_another_request(&aboard) {
                 return Ok(Turn::Refused(self.another_request()));
             }
-            let called = self.until_given_up(aboard.called(self.idle())).await;
-            if !matches!(called, Some(Call::Watch)) {
-                waits();
-            }
-            match called {
+            match self.until_given_up(waiting(aboard.called(self.idle()))).await {
                 None => return Ok(Turn::Refused(self.given_up(&aboard))),
                 Some(Call::Landed { value, gone_at }) => {
                     return Ok(Turn::Landed(Entry::new(value, gone_at)));

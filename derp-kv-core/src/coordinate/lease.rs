@@ -240,10 +240,14 @@ impl Lease {
     ///
     /// A dropped release goes on in the background.
     pub async fn release(mut self) -> Result<bool> {
+        let was_lost = self.is_lost();
         self.stop_renewal();
         let freed = self.hold.free().await;
         let freed = freed.map_err(|error| error.with_operation(Operation::Release))?;
         self.held = false;
+        if !freed && !was_lost {
+            self.hold.tell_of_loss();
+        }
         Ok(freed)
     }
 

@@ -111,9 +111,11 @@ impl Hold {
         self.state.send_modify(|state| state.lost = true);
     }
 
-    /// Tells who watches the store that the record was lost, unless its holder has ended it itself.
-    fn tell_of_loss(&self) {
-        if !self.state.borrow().lost {
+    /// Tells who watches the store that the record was lost. A computation of a cache tells in its own words
+    /// what that comes to: its value is not kept.
+    pub(crate) fn tell_of_loss(&self) {
+        let is_of_cache = self.state.borrow().renewed_until.is_some();
+        if !is_of_cache {
             Event::LeaseLost { ttl: self.ttl }.tell(self.store.observer());
         }
     }
@@ -159,7 +161,10 @@ async fn keep_renewing(renewing: Renewing, taken: Instant) {
             Err(_) => Instant::now(),
         };
     }
-    hold.tell_of_loss();
+    // Its holder may have ended it meanwhile.
+    if !hold.state.borrow().lost {
+        hold.tell_of_loss();
+    }
 }
 
 /// Lets the renewal register its timer before the work may block this thread, and another thread of

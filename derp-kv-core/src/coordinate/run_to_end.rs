@@ -15,7 +15,7 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     let _context = runtime.enter();
-    let mut future = Box::pin(future);
+    let mut future = Box::pin(Current::new().around(future));
     if future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
         runtime.spawn(async move {
             future.await;

@@ -12,7 +12,8 @@ use crate::operation::Operation;
 /// Makes a helper's call: in a span of its own, and told to the observer when it has ended, however that
 /// was.
 ///
-/// The work is pinned where it is made: moved into here it would be copied, and be in the call's future twice.
+/// The work is pinned where it is made: moved into here it would be copied, and be in the call's future
+/// twice.
 pub(crate) async fn call<T, E: Failure>(
     observer: Option<&dyn Observer>,
     operation: Operation,
@@ -28,8 +29,9 @@ pub(crate) async fn call<T, E: Failure>(
     result
 }
 
-/// Awaits the work of a call, to which the call itself was given, inside of the call's span. What is called so
-/// often that a future around it would show takes this in the place of [`call`]; it is a macro for that reason.
+/// Awaits the work of a call, to which the call itself was given, inside of the call's span. What is called
+/// so often that a future around it would show takes this in the place of [`call`]; it is a macro for that
+/// reason.
 macro_rules! in_span {
     ($call:ident, $work:expr) => {
         match $call.span.enabled() {
@@ -47,21 +49,28 @@ pub(crate) struct Call<'a> {
     /// None where nobody wants to know.
     began: Option<Instant>,
     pub(crate) span: CallSpan,
-    has_ended: bool,
+    /// How many answers are still to be told.
+    open: usize,
 }
 
 impl<'a> Call<'a> {
     #[inline]
     pub(crate) fn new(observer: Option<&'a dyn Observer>, operation: Operation) -> Self {
         let began = observer.map(|_| Instant::now());
-        Self { observer, operation, began, span: CallSpan::new(operation), has_ended: false }
+        Self { observer, operation, began, span: CallSpan::new(operation), open: 1 }
+    }
+
+    /// A call for so many keys, each of which has an answer.
+    pub(crate) fn of_keys(mut self, keys: usize) -> Self {
+        self.span.batch(keys);
+        self.open = keys;
+        self
     }
 
     /// Tells what came of it.
     #[inline]
     pub(crate) fn ended(mut self, outcome: CallOutcome) {
-        self.tell(outcome);
-        self.has_ended = true;
+        self.end(outcome);
     }
 
     /// Tells that the library or the store refuses it, and returns why.
@@ -76,26 +85,41 @@ impl<'a> Call<'a> {
         error
     }
 
-    /// Tells what came of it for each of the keys that it was for.
-    pub(crate) fn ended_each(mut self, outcomes: impl Iterator<Item = CallOutcome>) {
+    /// Tells what came of it for each of the keys that it was for; the span has what came of it as a whole.
+    pub(crate) fn ended_each(
+        mut self,
+        whole: CallOutcome,
+        outcomes: impl Iterator<Item = CallOutcome>,
+    ) {
+        self.open = 0;
+        self.span.ended(whole);
         outcomes.for_each(|outcome| self.tell(outcome));
-        self.has_ended = true;
+    }
+
+    #[inline]
+    fn end(&mut self, outcome: CallOutcome) {
+        // First: nothing is told twice, whatever comes of the telling.
+        let open = std::mem::take(&mut self.open);
+        self.span.ended(outcome);
+        for _ in 0..open {
+            self.tell(outcome);
+        }
     }
 
     #[inline]
     fn tell(&self, outcome: CallOutcome) {
-        self.span.ended(outcome);
         let took = self.began.map_or(Duration::ZERO, |began| began.elapsed());
-        Event::Answered { operation: self.operation, outcome, took }.tell(self.observer);
+        let event = Event::Answered { operation: self.operation, outcome, took };
+        self.span.inside(|| event.tell(self.observer));
     }
 }
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        if !self.has_ended {
+        if self.open > 0 {
             // A panic is one of the caller's own code.
             let panics = std::thread::panicking();
-            self.tell(if panics { CallOutcome::Failed } else { CallOutcome::Dropped });
+            self.end(if panics { CallOutcome::Failed } else { CallOutcome::Dropped });
         }
     }
 }

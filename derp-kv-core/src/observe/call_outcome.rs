@@ -5,7 +5,7 @@ use crate::observe::decided_by::DecidedBy;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CallOutcome {
-    /// The cache had the value, and it was fresh.
+    /// The cache had the value, and it was fresh; of [`Cache::peek`](crate::Cache::peek), it was there.
     Hit,
     /// The value is past its TTL and was served within its stale time.
     Stale,
@@ -13,7 +13,7 @@ pub enum CallOutcome {
     Joined,
     /// The caller computed the value.
     Computed,
-    /// The cache had no value, and none was to be computed: [`Cache::peek`](crate::Cache::peek).
+    /// `peek` found no value.
     Miss,
     /// The work of an idempotency key, or the handler of an event, has run; of
     /// [`already_processed`](crate::already_processed), the event is a new one.
@@ -51,6 +51,18 @@ pub enum CallOutcome {
 }
 
 impl CallOutcome {
+    /// The rate limit lets the call pass.
+    #[must_use]
+    pub const fn allowed(by: DecidedBy) -> Self {
+        Self::Allowed { by }
+    }
+
+    /// The rate limit denies the call.
+    #[must_use]
+    pub const fn denied(by: DecidedBy) -> Self {
+        Self::Denied { by }
+    }
+
     /// Its name as a label: `hit`, `stale`, `joined`, `computed`, `miss`, `executed`, `replayed`, `duplicate`,
     /// `given_up`, `allowed`, `denied`, `acquired`, `held`, `done`, `failed`, `dropped`, or the
     /// [name of the error's kind](ErrorKind::name).

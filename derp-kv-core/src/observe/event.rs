@@ -33,7 +33,7 @@ pub enum Event<'a> {
         /// How long it took.
         took: Duration,
     },
-    /// A computed value went to its caller and was not kept.
+    /// A computed value went to its caller and was not kept, although it should have been.
     #[non_exhaustive]
     NotKept {
         /// The helper that computed it.
@@ -56,8 +56,9 @@ pub enum Event<'a> {
         /// The helper that refreshed.
         operation: Operation,
     },
-    /// A lease ended under its holder: its lock expired before a renewal came through, or is somebody
-    /// else's by now.
+    /// The lease of a lock, of an idempotency key or of an event ended under its holder: its record expired
+    /// before a renewal came through, or was removed. The lease of a cache's computation is told as
+    /// [`NotKept`](Self::NotKept).
     #[non_exhaustive]
     LeaseLost {
         /// The TTL with which it was taken and renewed.
@@ -103,14 +104,56 @@ impl ComputeReason {
     }
 }
 
+/// For who writes a backend, or a helper of their own, or tests an observer.
 impl<'a> Event<'a> {
-    /// A link that has changed, for who writes a backend.
+    /// A helper's call has ended.
+    #[must_use]
+    pub const fn answered(operation: Operation, outcome: CallOutcome, took: Duration) -> Self {
+        Self::Answered { operation, outcome, took }
+    }
+
+    /// A computation of a cached value has ended.
+    #[must_use]
+    pub const fn computed(
+        operation: Operation,
+        reason: ComputeReason,
+        succeeded: bool,
+        took: Duration,
+    ) -> Self {
+        Self::Computed { operation, reason, succeeded, took }
+    }
+
+    /// A computed value was not kept.
+    #[must_use]
+    pub const fn not_kept(operation: Operation, kind: ErrorKind) -> Self {
+        Self::NotKept { operation, kind }
+    }
+
+    /// A cached value could not be decoded.
+    #[must_use]
+    pub const fn undecodable(operation: Operation) -> Self {
+        Self::Undecodable { operation }
+    }
+
+    /// A refresh came to nothing.
+    #[must_use]
+    pub const fn refresh_failed(operation: Operation) -> Self {
+        Self::RefreshFailed { operation }
+    }
+
+    /// A lease ended under its holder.
+    #[must_use]
+    pub const fn lease_lost(ttl: Duration) -> Self {
+        Self::LeaseLost { ttl }
+    }
+
+    /// The link to a node has changed.
     #[must_use]
     pub const fn link(node: &'a str, state: LinkState) -> Self {
         Self::Link { node, state }
     }
 
-    /// A topology that has changed, for who writes a backend.
+    /// The topology has changed.
     #[must_use]
     pub const fn topology_changed(primaries: usize) -> Self {
         Self::TopologyChanged { primaries }

@@ -16,6 +16,8 @@ pub enum LinkState {
         /// How long it was not there.
         after: Duration,
     },
+    /// The node is no longer a part of the store.
+    Removed,
 }
 
 impl LinkState {
@@ -33,6 +35,7 @@ impl LinkState {
             Self::Lost => "lost",
             Self::FailingFast => "failing_fast",
             Self::Back { .. } => "back",
+            Self::Removed => "removed",
         }
     }
 }

@@ -11,8 +11,12 @@ impl CallSpan {
         Self
     }
 
-    pub(crate) fn enabled(&self) -> Option<Self> {
+    pub(crate) fn enabled(&self) -> Option<Current> {
         None
+    }
+
+    pub(crate) fn inside(&self, work: impl FnOnce()) {
+        work();
     }
 
     #[expect(clippy::unused_self, reason = "there is one with the feature `tracing`")]
@@ -26,6 +30,10 @@ impl CallSpan {
 }
 
 pub(crate) fn waits() {}
+
+pub(crate) fn waiting<F: Future>(for_it: F) -> F {
+    for_it
+}
 
 pub(crate) fn refreshing<F: Future>(_: Operation, refresh: F) -> F {
     refresh

@@ -9,7 +9,7 @@ use crate::observe::event::Event;
 /// their configuration; around any other store, [`Observe`](crate::Observe) brings one along.
 ///
 /// It is called where the event happens, on the caller's path or on the store's own thread: it must return
-/// at once and must not panic.
+/// at once, for nothing else goes on there until then. A panic of it is caught, and the call goes on.
 ///
 /// # Examples
 ///

@@ -1,4 +1,4 @@
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::observe::call_outcome::CallOutcome;
 
 /// An error on its way to a helper's caller, of whose own error type nothing is known.
@@ -32,7 +32,11 @@ pub(crate) trait Failure {
 
 impl Failure for Error {
     fn outcome(&self) -> CallOutcome {
-        CallOutcome::Refused(self.kind())
+        match self.kind() {
+            // That a lock is somebody else's is an answer.
+            ErrorKind::Held => CallOutcome::Held,
+            kind => CallOutcome::Refused(kind),
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! Spans and events of `tracing`. No field holds a key or a value; `docs/guide/src/observing.md` lists all
 //! names.
 
+use std::future::poll_fn;
+use std::pin::pin;
+
 use tracing::field::Empty;
 use tracing::instrument::Instrument as _;
 use tracing::{Level, Span, error, info, info_span, level_enabled, warn};
@@ -14,19 +17,19 @@ use crate::operation::Operation;
 /// What a filter of a subscriber names, wherever in the crate a span or an event is made.
 const TARGET: &str = "derp_kv_core";
 
-/// The span of a helper's call; none where no subscriber wants any of its level, which costs a look.
+/// The span of a helper's call; none where no subscriber wants it, which costs a look at a level.
 pub(crate) struct CallSpan(Option<Box<Span>>);
 
 impl CallSpan {
     #[inline]
     pub(crate) fn new(operation: Operation) -> Self {
-        Self(level_enabled!(Level::INFO).then(|| Box::new(span_of(operation))))
+        Self(if level_enabled!(Level::INFO) { span_of(operation) } else { None })
     }
 
     /// The span, where a subscriber wants it.
     #[inline]
-    pub(crate) fn enabled(&self) -> Option<Self> {
-        self.0.clone().map(|span| Self(Some(span)))
+    pub(crate) fn enabled(&self) -> Option<Current> {
+        self.0.as_deref().map(|span| Current(span.clone()))
     }
 
     /// Runs the call inside of the span.
@@ -34,9 +37,19 @@ impl CallSpan {
         call.instrument(self.0.as_deref().cloned().unwrap_or_else(Span::none))
     }
 
+    /// Does something inside of the span.
+    #[inline]
+    pub(crate) fn inside(&self, work: impl FnOnce()) {
+        match &self.0 {
+            Some(span) => span.in_scope(work),
+            None => work(),
+        }
+    }
+
     /// Notes for how many keys the call is.
     pub(crate) fn batch(&self, keys: usize) {
         if let Some(span) = &self.0 {
+            // Signed: an unsigned one is exported as text.
             span.record("derpkv.batch.size", i64::try_from(keys).unwrap_or(i64::MAX));
         }
     }
@@ -50,8 +63,8 @@ impl CallSpan {
     }
 }
 
-fn span_of(operation: Operation) -> Span {
-    info_span!(
+fn span_of(operation: Operation) -> Option<Box<Span>> {
+    let span = info_span!(
         target: TARGET,
         "derpkv.call",
         otel.name = operation.name(),
@@ -62,7 +75,8 @@ fn span_of(operation: Operation) -> Span {
         derpkv.waited = false,
         derpkv.batch.size = Empty,
         "error.type" = Empty,
-    )
+    );
+    (!span.is_disabled()).then(|| Box::new(span))
 }
 
 fn note(span: &Span, outcome: CallOutcome) {
@@ -70,15 +84,37 @@ fn note(span: &Span, outcome: CallOutcome) {
     if let Some(source) = outcome.source() {
         span.record("derpkv.source", source);
     }
-    if let CallOutcome::Refused(kind) = outcome {
-        span.record("error.type", kind.name());
-        span.record("otel.status_code", "ERROR");
-    }
+    let error = match outcome {
+        // Somebody else was first: the call did what it is for.
+        CallOutcome::Refused(ErrorKind::InProgress | ErrorKind::KeyReused) => return,
+        CallOutcome::Refused(kind) => kind.name(),
+        // The convention's word for an error of which nothing is known.
+        CallOutcome::Failed => "_OTHER",
+        _ => return,
+    };
+    span.record("error.type", error);
+    span.record("otel.status_code", "ERROR");
 }
 
 /// Notes that the call whose span this is in waits for somebody else.
 pub(crate) fn waits() {
-    Span::current().record("derpkv.waited", true);
+    if level_enabled!(Level::INFO) {
+        Span::current().record("derpkv.waited", true);
+    }
+}
+
+/// Awaits what somebody else does, and notes that the call waits, if it has to.
+pub(crate) async fn waiting<T>(for_it: impl Future<Output = T>) -> T {
+    let mut for_it = pin!(for_it);
+    let mut is_noted = false;
+    poll_fn(|context| {
+        let poll = for_it.as_mut().poll(context);
+        if poll.is_pending() && !std::mem::replace(&mut is_noted, true) {
+            waits();
+        }
+        poll
+    })
+    .await
 }
 
 /// Runs a refresh in a span of its own: the call that began it does not wait for it, and its span must
@@ -194,6 +230,13 @@ fn link(node: &str, state: LinkState) {
                 target: TARGET,
                 { server.address = address, server.port = port, derpkv.link.state = name },
                 "calls for a node fail at once from now on"
+            )
+        }
+        LinkState::Removed => {
+            info!(
+                target: TARGET,
+                { server.address = node, derpkv.link.state = name },
+                "a node is no longer a part of the store"
             )
         }
         LinkState::Back { after } => {

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::error::{Error, ErrorKind, Result};
 use crate::observe::call::call;
 use crate::observe::decided_by::DecidedBy;
+use crate::observe::span::waits;
 use crate::operation::Operation;
 use crate::rate_limit::decide::{
     by_plan, decided, rate_limit_peek, rate_limit_refund, rate_limit_reset,
@@ -172,15 +173,21 @@ impl<S: KvStore> RateLimiter<S> {
         id: impl AsRef<[u8]>,
         at_most: Duration,
     ) -> Result<RateLimitStatus> {
+        let work = pin!(self.wait_until_allowed(id.as_ref(), at_most));
+        call(self.store.observer(), Operation::RateLimit, work, decided).await
+    }
+
+    async fn wait_until_allowed(&self, id: &[u8], at_most: Duration) -> Result<RateLimitStatus> {
         let began = Instant::now();
         loop {
-            let status = self.decide(id.as_ref(), &self.limit).await?;
+            let status = self.status(id, &self.limit).await?;
             let Some(wait) = status.retry_after.filter(|_| !status.allowed) else {
                 return Ok(status);
             };
             if began.elapsed().saturating_add(wait) > at_most {
                 return Ok(status);
             }
+            waits();
             tokio::time::sleep(wait).await;
         }
     }
