@@ -235,7 +235,7 @@ fn link(node: &str, state: LinkState) {
         LinkState::Removed => {
             info!(
                 target: TARGET,
-                { server.address = node, derpkv.link.state = name },
+                { server.address = address, server.port = port, derpkv.link.state = name },
                 "a node is no longer a part of the store"
             )
         }
@@ -250,9 +250,9 @@ fn link(node: &str, state: LinkState) {
 }
 
 /// A node's host and port, where it is not the path of a socket.
-fn endpoint(node: &str) -> (&str, Option<u16>) {
+fn endpoint(node: &str) -> (&str, Option<i64>) {
     let parts = node.rsplit_once(':').filter(|_| !node.starts_with('/'));
-    match parts.and_then(|(host, port)| Some((host, port.parse().ok()?))) {
+    match parts.and_then(|(host, port)| Some((host, i64::from(port.parse::<u16>().ok()?)))) {
         Some((host, port)) => {
             let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
             (inner.unwrap_or(host), Some(port))

@@ -1,7 +1,6 @@
 //! Who hears of what happens behind a store.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -29,10 +28,10 @@ impl Watcher {
         self.observer.as_deref()
     }
 
-    /// Tells of what happens on the I/O threads, which goes on whatever an observer does.
+    /// Tells of what happens on the I/O threads.
     pub(crate) fn tell(&self, event: Event<'_>) {
         if !self.has_ended.load(Ordering::Acquire) {
-            let _ = catch_unwind(AssertUnwindSafe(|| event.tell(self.observer())));
+            event.tell(self.observer());
         }
     }
 

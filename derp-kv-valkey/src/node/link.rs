@@ -163,7 +163,7 @@ impl Link {
     /// Gives up a node that is no longer in the cluster's map: where it is silent, what waits for
     /// it is released.
     pub(crate) fn retire(&self) {
-        self.shared.lane.end();
+        self.shared.lane.remove();
         if let State::Down(Down { silent: Some(connection), .. }) = &*self.shared.state.borrow() {
             connection.kill();
         }

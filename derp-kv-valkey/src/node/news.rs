@@ -1,4 +1,4 @@
-//! What is told of a node when its connections come and go.
+//! What is told of a node: when its connections come and go, and when it is removed.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -45,13 +45,18 @@ impl Lane {
         self.news.lane_is(self.number, condition);
     }
 
+    /// Tells that the node is no longer a part of the store, and then nothing more of it.
+    pub(super) fn remove(&self) {
+        self.news.remove();
+    }
+
     /// Tells nothing more of the node, which is not in use any longer.
     pub(super) fn end(&self) {
         self.news.end();
     }
 }
 
-/// Tells of a node what its connections are together: it is there while all of them are, and calls
+/// Tells of a node, which may have several connections: it is there while all of them are, and calls
 /// for it fail at once where those on one of them do.
 ///
 /// Each change is told once, in the order in which it happens.
@@ -115,6 +120,13 @@ impl News {
         }
     }
 
+    fn remove(&self) {
+        if self.known().was_connected {
+            self.tell(LinkState::Removed);
+        }
+        self.end();
+    }
+
     fn end(&self) {
         self.has_ended.store(true, Ordering::Release);
     }
@@ -155,7 +167,8 @@ mod tests {
         let config = ValkeyConfig::default().observer(heard.clone());
         let news = News::of(&Address::new("kv.example", 7000), lanes, &config.watcher);
         changes.iter().for_each(|(lane, condition)| news.lane_is(*lane, *condition));
-        news.end();
+        news.remove();
+        news.remove();
         news.lane_is(0, Condition::Live);
         news.lane_is(0, Condition::Down);
         std::mem::take(&mut heard.0.lock().unwrap())
@@ -166,12 +179,12 @@ mod tests {
     #[test]
     fn each_change_is_told_once_and_in_order() {
         let ups_and_downs = [(0, Live), (0, Live), (0, Down), (0, Down), (0, Live), (0, Down)];
-        assert_eq!(heard(1, &ups_and_downs), ["connected", "lost", "back", "lost"]);
+        assert_eq!(heard(1, &ups_and_downs), ["connected", "lost", "back", "lost", "removed"]);
         let long = [(0, Live), (0, Down), (0, FailingFast), (0, FailingFast), (0, Down), (0, Live)];
-        assert_eq!(heard(1, &long), ["connected", "lost", "failing_fast", "back"]);
+        assert_eq!(heard(1, &long), ["connected", "lost", "failing_fast", "back", "removed"]);
         assert_eq!(heard(1, &[(0, Down), (0, Down)]), [""; 0], "it was never there");
         let late = [(0, Down), (0, FailingFast), (0, Live)];
-        assert_eq!(heard(1, &late), ["failing_fast", "connected"]);
+        assert_eq!(heard(1, &late), ["failing_fast", "connected", "removed"]);
     }
 
     #[test]
@@ -179,9 +192,9 @@ mod tests {
         assert_eq!(heard(2, &[(0, Live)]), [""; 0], "the other is not there yet");
         let one_after_the_other =
             [(0, Live), (1, Live), (0, Down), (1, Down), (0, Live), (1, FailingFast), (1, Live)];
-        let told = ["connected", "lost", "failing_fast", "back"];
+        let told = ["connected", "lost", "failing_fast", "back", "removed"];
         assert_eq!(heard(2, &one_after_the_other), told);
         let one_fails = [(0, Live), (1, Live), (0, Down), (0, FailingFast), (1, Down), (0, Live)];
-        assert_eq!(heard(2, &one_fails), ["connected", "lost", "failing_fast"]);
+        assert_eq!(heard(2, &one_fails), ["connected", "lost", "failing_fast", "removed"]);
     }
 }

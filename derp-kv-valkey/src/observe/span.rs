@@ -58,7 +58,8 @@ impl Server {
 struct What<'a> {
     name: &'a str,
     script: Option<&'static str>,
-    batch: Option<u64>,
+    /// Signed, as all numbers here are: an unsigned one is exported as text.
+    batch: Option<i64>,
 }
 
 impl<'a> What<'a> {
@@ -98,7 +99,7 @@ impl CommandSpan {
 
     /// So many commands that are sent together; `name` says which.
     pub(crate) fn of_pipeline(server: &Server, name: &'static str, commands: usize) -> Self {
-        Self::new(server, || What { name, script: None, batch: Some(commands as u64) })
+        Self::new(server, || What { name, script: None, batch: i64::try_from(commands).ok() })
     }
 
     fn new<'a>(server: &Server, what: impl Fn() -> What<'a>) -> Self {
@@ -115,7 +116,7 @@ impl CommandSpan {
             db.namespace = server.database.as_str(),
             db.response.status_code = Empty,
             server.address = server.address.as_str(),
-            server.port = server.port,
+            server.port = server.port.map(i64::from),
             network.peer.address = Empty,
             network.peer.port = Empty,
             "error.type" = Empty,
@@ -129,7 +130,7 @@ impl CommandSpan {
         }
         if let Some(peer) = connection.peer() {
             self.0.record("network.peer.address", display(peer.ip()));
-            self.0.record("network.peer.port", peer.port());
+            self.0.record("network.peer.port", i64::from(peer.port()));
         } else if let Some(path) = connection.node.address.unix_path() {
             self.0.record("network.peer.address", display(path.display()));
         }
@@ -143,7 +144,7 @@ impl CommandSpan {
             parent: &self.0,
             {
                 network.peer.address = connection.peer().map(|peer| display(peer.ip())),
-                network.peer.port = connection.peer().map(|peer| peer.port()),
+                network.peer.port = connection.peer().map(|peer| i64::from(peer.port())),
                 db.response.status_code = error.map(code_of),
             },
             "a command is sent again"
