@@ -31,13 +31,16 @@ pub use derp_kv_core::Operation;
 pub use fault::{Fault, FaultStore};
 pub use fresh::fresh_prefix;
 pub use harness::{BoxError, Cut, Harness, NotProvided, Time};
-pub use list::{LAWS, Law, law_table};
+pub use list::{LAWS, Law, law_tables};
 pub use profile::Profile;
 pub use report::{HarnessReport, LawReport, Report, Verdict};
 #[doc(hidden)]
 pub use runner::assert_law;
 pub use runner::{run_all, run_law};
 pub use server::{ChildServer, Proxy, Shared, shared_runtime};
+
+#[doc = include_str!("../LAWS.md")]
+pub mod the_laws {}
 
 #[doc = include_str!("../SQL.md")]
 pub mod a_backend_on_sql {}

@@ -514,14 +514,18 @@ macro_rules! laws {
 
 crate::for_each_law! { laws }
 
-/// All laws as a table in Markdown, as the README shows it.
+/// All laws as tables in Markdown, one for each area under its name, as `LAWS.md` shows them.
 #[must_use]
-pub fn law_table() -> String {
-    let mut table = "| law | promise | since |\n|---|---|---|\n".to_owned();
-    for law in LAWS {
-        let Law { id, sentence, since, .. } = law;
+pub fn law_tables() -> String {
+    let mut tables = String::new();
+    for laws in LAWS.chunk_by(|one, next| one.area == next.area) {
         // Writing to a string cannot fail.
-        let _ = writeln!(table, "| `{id}` | {sentence} | {since} |");
+        let _ =
+            write!(tables, "\n## {}\n\n| law | promise | since |\n|---|---|---|\n", laws[0].area);
+        for Law { id, sentence, since, .. } in laws {
+            let _ = writeln!(tables, "| `{id}` | {sentence} | {since} |");
+        }
     }
-    table
+    tables.push('\n');
+    tables
 }
