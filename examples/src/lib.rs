@@ -23,6 +23,7 @@ pub mod postgres_store;
 mod products;
 pub mod redb_store;
 mod request_id;
+pub mod schemes;
 pub mod signatures;
 pub mod stopping;
 mod user;

@@ -141,7 +141,7 @@ async fn the_log_tells_why_an_order_was_refused() {
 fn stampede(name: &str, arguments: &[&std::ffi::OsStr]) -> Vec<Vec<String>> {
     let svg = common::scratch(&format!("{name}.svg"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_stampede"));
-    command.args(["--callers", "50", "--svg"]).arg(&svg).args(arguments);
+    command.args(["--callers", "50", "--write"]).arg(&svg).args(arguments);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(std::fs::read_to_string(svg).unwrap().starts_with("<svg"));
@@ -155,6 +155,8 @@ fn a_stampede_on_memory_computes_once() {
     let rows = stampede("memory", &[]);
     assert_eq!(rows[0][..4], ["unprotected", "50", "50", "100"]);
     assert_eq!(rows[1][..3], ["guarded_get", "50", "1"]);
+    // Of the database's connections.
+    assert_eq!([&rows[0][7], &rows[1][7]], ["20", "1"]);
     // Five calls for the value, and one waiter that looks every 50 ms of the 500 that it takes.
     let calls: u64 = rows[1][3].parse().unwrap();
     assert!((5..=15).contains(&calls), "{calls}");
@@ -175,7 +177,7 @@ async fn a_stampede_of_two_processes_on_valkey_computes_once() {
 fn outage(name: &str, arguments: &[&std::ffi::OsStr]) -> Vec<Vec<String>> {
     let svg = common::scratch(&format!("{name}.svg"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_stampede"));
-    command.args(["--scenario", "outage", "--outage", "1", "--svg"]).arg(&svg).args(arguments);
+    command.args(["--scenario", "outage", "--outage", "1", "--write"]).arg(&svg).args(arguments);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert!(std::fs::read_to_string(svg).unwrap().starts_with("<svg"));

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use derp_kv_examples::schemes;
 use plotters::prelude::*;
 
 use crate::rows::Rows;
@@ -17,7 +18,9 @@ pub(crate) fn draw(rows: &Rows, folder: &Path) -> Result<Vec<(String, String)>> 
             continue;
         }
         let title = format!("{}: client CPU per {}", series.bench, series.unit());
-        chart(&folder.join(series.file), &title, series.field, &lines)?;
+        let file = folder.join(series.file);
+        chart(&file, &title, series.field, &lines)?;
+        schemes::add_dark(&file)?;
         drawn.push((series.file.to_owned(), title));
     }
     Ok(drawn)

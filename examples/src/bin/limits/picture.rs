@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
+use derp_kv_examples::schemes;
 use plotters::prelude::*;
 
 use crate::run::Course;
@@ -23,7 +24,8 @@ pub(crate) fn write(path: &Path, courses: &[(&str, Course)]) -> Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    draw(path, courses).map_err(|error| anyhow!("cannot write {}: {error}", path.display()))
+    draw(path, courses).map_err(|error| anyhow!("cannot write {}: {error}", path.display()))?;
+    Ok(schemes::add_dark(path)?)
 }
 
 fn draw(path: &Path, courses: &[(&str, Course)]) -> Result<(), Box<dyn std::error::Error>> {

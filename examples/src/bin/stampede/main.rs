@@ -1,10 +1,11 @@
 //! What a stampede costs, and what it costs behind `guarded_get`; and what an outage of the database
 //! costs, and what it costs where there is stale data to serve.
 //!
-//! `stampede [--scenario herd] [--config derp.toml] [--callers 500] [--svg docs/stampede.svg]` and
-//! `stampede --scenario outage [--config derp.toml] [--outage 10] [--svg docs/outage.svg]`: one process
+//! `stampede [--scenario herd] [--config derp.toml] [--callers 500] [--write PICTURE.svg]` and
+//! `stampede --scenario outage [--config derp.toml] [--outage 10] [--write PICTURE.svg]`: one process
 //! on the embedded store, two on Valkey.
 
+mod connections;
 mod counted;
 mod herd;
 mod options;

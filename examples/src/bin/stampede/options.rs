@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::work::Work;
 
 const USAGE: &str = "usage: stampede [--scenario herd|outage] [--config derp.toml] [--callers 500] \
-                     [--outage 10] [--svg docs/stampede.svg]";
+                     [--outage 10] [--write PICTURE.svg]";
 
 /// What is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +26,8 @@ pub(crate) struct Options {
     pub(crate) callers: usize,
     /// How long the outage lasts.
     pub(crate) outage: Duration,
-    svg: Option<PathBuf>,
+    /// Where the picture goes, if there is to be one.
+    pub(crate) write: Option<PathBuf>,
     /// Set in the processes that this one starts.
     pub(crate) worker: Option<Work>,
 }
@@ -38,7 +39,7 @@ impl Options {
             config: None,
             callers: 500,
             outage: Duration::from_secs(10),
-            svg: None,
+            write: None,
             worker: None,
         };
         let mut args = std::env::args().skip(1);
@@ -62,21 +63,12 @@ impl Options {
                     ensure!((1..=3600).contains(&seconds), "--outage: must be from 1 to 3600 s");
                     options.outage = Duration::from_secs(seconds);
                 }
-                "--svg" => options.svg = Some(value.into()),
+                "--write" => options.write = Some(value.into()),
                 "--worker" => options.worker = Some(serde_json::from_str(&value)?),
                 _ => bail!(USAGE),
             }
         }
         Ok(options)
-    }
-
-    /// Where the picture goes.
-    pub(crate) fn svg(&self) -> PathBuf {
-        let default = match self.scenario {
-            Scenario::Herd => "docs/stampede.svg",
-            Scenario::Outage => "docs/outage.svg",
-        };
-        self.svg.clone().unwrap_or_else(|| default.into())
     }
 }
 

@@ -10,11 +10,12 @@ mod way;
 use anyhow::Result;
 use derp_kv_examples::config::Config;
 
+use crate::connections::CONNECTIONS;
 use crate::options::Options;
 use crate::processes;
 use crate::progress::watched;
 use crate::work::Work;
-use plan::{CONNECTIONS, Plan};
+use plan::Plan;
 use run::Course;
 use way::NAMES;
 
@@ -47,8 +48,9 @@ pub(crate) async fn show(options: &Options, config: &Config) -> Result<()> {
         }
     }
     print!("{}", table::table(&plan, &courses));
-    let svg = options.svg();
-    picture::write(&svg, &plan, &courses)?;
-    println!("picture: {}", svg.display());
+    if let Some(picture) = &options.write {
+        picture::write(picture, &plan, &courses)?;
+        println!("picture: {}", picture.display());
+    }
     Ok(())
 }

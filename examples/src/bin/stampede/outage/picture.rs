@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Result, anyhow};
+use derp_kv_examples::schemes;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use crate::outage::plan::{CONNECTIONS, Plan};
+use crate::connections::CONNECTIONS;
+use crate::outage::plan::Plan;
 use crate::outage::run::Course;
 
 const COLOURS: [RGBColor; 3] =
@@ -25,7 +27,9 @@ pub(crate) fn write(path: &Path, plan: &Plan, courses: &[(&str, Course)]) -> Res
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    draw(path, plan, courses).map_err(|error| anyhow!("cannot write {}: {error}", path.display()))
+    draw(path, plan, courses)
+        .map_err(|error| anyhow!("cannot write {}: {error}", path.display()))?;
+    Ok(schemes::add_dark(path)?)
 }
 
 fn draw(path: &Path, plan: &Plan, courses: &[(&str, Course)]) -> Drawn {

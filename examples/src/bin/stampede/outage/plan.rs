@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Connections of the database, of all processes together.
-pub(crate) const CONNECTIONS: u32 = 20;
+use crate::connections::CONNECTIONS;
 
 /// A steady load on one hot key, while the database works, is down, and works again. All times are
 /// shares of the outage, so that a short one shows the same.
