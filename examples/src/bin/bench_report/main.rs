@@ -1,5 +1,6 @@
 //! Turns measured rows into `BENCHMARKS.md` and its plots: `bench_report ROWS.jsonl FOLDER`, or with
 //! `--reach`, `--fleet` or `--limits` before them into that section only, which is printed where no folder is named.
+//! `bench_report --head FOLDER` writes only the page's first screen anew, from its tables.
 //!
 //! A row is one JSON object a line; what was not measured is absent:
 //!
@@ -20,6 +21,7 @@
 mod bound;
 mod budgets;
 mod fleet;
+mod head;
 mod limits;
 mod plots;
 mod reach;
@@ -39,7 +41,11 @@ use rows::Rows;
 
 fn main() -> Result<()> {
     let mut args = std::env::args().skip(1).peekable();
-    let usage = "usage: bench_report [--reach | --fleet | --limits] ROWS.jsonl FOLDER";
+    let usage =
+        "usage: bench_report [--reach | --fleet | --limits] ROWS.jsonl FOLDER, or --head FOLDER";
+    if args.next_if_eq("--head").is_some() {
+        return head::write(&PathBuf::from(args.next().context(usage)?));
+    }
     let sections = ["--reach", "--fleet", "--limits"];
     if let Some(only) = args.next_if(|arg| sections.contains(&arg.as_str())) {
         let rows = Rows::read(&PathBuf::from(args.next().context(usage)?))?;
@@ -57,7 +63,8 @@ fn main() -> Result<()> {
 
     let mut page = String::new();
     writeln!(page, "# Benchmarks\n")?;
-    writeln!(page, "Written by `scripts/bench.sh`, which runs everything again. {}\n", machine())?;
+    writeln!(page, "`scripts/bench.sh` has measured everything here and written this page.\n")?;
+    writeln!(page, "## How it was measured\n\n{}\n", machine())?;
     writeln!(
         page,
         "Server and clients share the cores, and other work may have run beside them: the times \
@@ -91,7 +98,7 @@ fn main() -> Result<()> {
         page += &format!("\n{herds}");
     }
     std::fs::write(folder.join("BENCHMARKS.md"), page.trim_end().to_owned() + "\n")?;
-    Ok(())
+    head::write(&folder)
 }
 
 /// One section alone: on the standard output, or in its place in the folder's page.
@@ -103,7 +110,7 @@ fn section_only(title: &str, section: &str, before: &str, folder: Option<PathBuf
     let page = folder.join("BENCHMARKS.md");
     let old = std::fs::read_to_string(&page).with_context(|| page.display().to_string())?;
     std::fs::write(page, section::replace(&old, title, section, before))?;
-    Ok(())
+    head::write(&folder)
 }
 
 /// Processor, system and versions.

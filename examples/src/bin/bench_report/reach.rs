@@ -7,7 +7,7 @@ use crate::tables;
 
 pub(crate) const TITLE: &str = "## Reach";
 /// The section before which it stands where the page has none yet.
-pub(crate) const BEFORE: &str = "## ";
+pub(crate) const BEFORE: &str = "## Budgets";
 const OURS: &str = "derp-kv";
 /// The same as a trait object.
 const DYNAMIC: &str = "derp-kv, dyn";
