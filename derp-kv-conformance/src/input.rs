@@ -48,7 +48,10 @@ pub(crate) fn shown(value: &impl fmt::Debug) -> String {
 pub(crate) fn shortened(mut text: String, most: usize) -> String {
     if text.len() > most {
         let total = text.len();
-        text.truncate(text.floor_char_boundary(most));
+        // No character is longer than four bytes, so one begins among the last four. `floor_char_boundary` is newer
+        // than the least toolchain.
+        let end = (most.saturating_sub(3)..=most).rev().find(|&at| text.is_char_boundary(at));
+        text.truncate(end.unwrap_or(0));
         text.push_str(&format!("… ({total} characters)"));
     }
     text

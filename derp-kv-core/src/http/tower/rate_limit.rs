@@ -193,7 +193,7 @@ impl<S, C> Config<S, C> {
     }
 
     fn id(&self, client: &str) -> String {
-        let id = id_of(&[&self.name, client]);
+        let id = id_of(&[&*self.name, client]);
         if id.len() <= MAX_ID {
             return id;
         }
