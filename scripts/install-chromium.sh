@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 # The font that the page asks for first: with it screenshots look the same wherever they are made.
 install() {
     is_debian || fail "this is not Debian: install Chromium and the chromedriver of the same version (googlechromelabs.github.io/chrome-for-testing) and put them on PATH, or set CHROMIUM and CHROMEDRIVER"
+    allow "Debian packages: chromium chromium-driver fonts-inter fonts-liberation"
     as_root apt-get update >&2
     apt_install --no-install-recommends chromium chromium-driver fonts-inter fonts-liberation
 }
