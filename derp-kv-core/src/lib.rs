@@ -1,25 +1,29 @@
 //! One async key-value trait, [`KvStore`], and the helpers that web back ends need on top of it.
 //!
-//! Backends are crates of their own: `derp-kv-memory`, `derp-kv-valkey`, or yours, proved by
-//! `derp-kv-conformance`. The helpers are functions over any store that is `Clone`, and methods of
-//! [`KvStoreExt`]; each is written once, and holds on every backend that keeps the trait's laws.
+//! A backend is a crate of its own: `derp-kv-memory`, `derp-kv-valkey`, or yours, which
+//! `derp-kv-conformance` proves. The helpers are functions over any store that is `Clone`, and methods of
+//! [`KvStoreExt`]. Each is written once, and keeps its promises on every backend that keeps the laws of the
+//! trait.
 //!
 //! | I want | use |
 //! |---|---|
 //! | to read, write, count, compare and swap | the methods of [`KvStore`] |
 //! | a cache whose misses make one query, in any number of processes | [`guarded_get`] |
 //! | a typed cache whose refreshes run in the background, with stale data where the origin fails | [`Cache`] |
-//! | to change what is cached, against computations under way | [`invalidate`], [`refresh`] |
+//! | to change what is cached, so that no computation under way brings the old value back | [`invalidate`], [`refresh`] |
 //! | an endpoint that runs once for each idempotency key | [`idempotent_execute`] |
 //! | to replay the whole response, with its status code and headers | [`Reply`], as the answer of the work |
 //! | to decide what becomes of an attempt that vanished | [`OnAbandoned`], [`idempotent_forget`], [`Attempt`] |
-//! | to handle each webhook once, or at most once | [`process_once`], [`already_processed`] |
-//! | so many calls a minute: cheaply, evenly or strictly | [`rate_limit`] with a [`RateLimit`], [`RateLimiter`] |
+//! | to handle each webhook at least once, or at most once | [`process_once`], [`already_processed`] |
+//! | a limit of calls: cheap, even or strict | [`rate_limit`] with a [`RateLimit`], [`RateLimiter`] |
+//! | the limits and the idempotency keys as layers of an HTTP service | the feature `tower`: `RateLimitLayer`, `IdempotencyLayer` |
 //! | one holder at a time | [`try_lock`], [`lock`] |
 //! | a store of its own for each tenant | [`Prefixed`] |
-//! | something around every call: a deadline, counts, traces | [`Layered`] with a [`Layer`] |
-//! | to count what the helpers do | an [`Observer`], and the feature `tracing` for spans |
-//! | a backend of my own | implement [`KvStore`]; [`async_trait`], [`bytes`] and [`futures_core`] are here in its versions |
+//! | something around every call, such as a deadline | [`Layered`] with a [`Layer`] |
+//! | to count what the helpers do | an [`Observer`] |
+//! | spans and events of the helpers in a trace or a log | the feature `tracing` |
+//! | to know what to do with an error | [`ErrorKind`], [`Error::may_have_applied`], [`Error::retry_after`] |
+//! | a backend of my own | an implementation of [`KvStore`]; the crates [`async_trait`], [`bytes`] and [`futures_core`] are re-exported in the versions that it needs |
 //!
 //! ```
 //! use std::time::Duration;
@@ -36,6 +40,12 @@
 //! assert_eq!(page, "<h1>A kettle</h1>");
 //! # Ok(()) }
 //! ```
+//!
+//! The repository has a user guide in `docs/guide/src`, with every option, code that runs, and what is not
+//! promised: `basic-operations.md`, `batches.md` and `other-primitives.md` are about the trait; `cache.md`,
+//! `idempotency.md`, `rate-limits.md`, `webhooks.md` and `locks.md` about the helpers; `errors.md`,
+//! `testing.md`, `observing.md` and `production.md` about a service that uses them; and
+//! `writing-a-backend.md` about a store of your own. `docs/http.md` lists what the layers answer.
 
 mod cache;
 mod coordinate;

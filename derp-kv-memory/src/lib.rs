@@ -1,15 +1,19 @@
 //! The embedded in-memory backend of derp-kv: for unit tests, single processes and small
 //! deployments.
 //!
-//! [`MemoryStore::new`] is unbounded and drops nothing, like a server without a memory limit.
-//! [`MemoryStore::builder`] sets a bound, and what happens at it: cached values are evicted
-//! ([`OnFull::EvictCached`]), or writes are refused ([`OnFull::Reject`]). What coordinates callers
-//! (locks, counters, records: everything written by `set_nx`, `incr` and `compare_and_*`) is
-//! never evicted.
+//! | I want | use |
+//! |---|---|
+//! | a store that drops nothing, like a server without a memory limit | [`MemoryStore::new`] |
+//! | a memory bound at which cached values are evicted | [`MemoryConfig::max_bytes`](method@MemoryConfig::max_bytes), with [`OnFull::EvictCached`] |
+//! | a memory bound at which writes are refused | the same with [`OnFull::Reject`] |
+//! | the options from the table `[kv.memory]` of a `derp.toml` | [`MemoryConfig::from_toml_path`] |
+//! | the memory of expired keys back while nothing is written | [`MemoryConfig::sweep_every`](method@MemoryConfig::sweep_every) |
+//! | 24 hours to pass at once in a test | tokio's paused clock, or a [`ManualClock`] |
+//! | a cache, locks, rate limits, idempotency keys on it | the helpers of `derp-kv-core`: `KvStoreExt` |
 //!
-//! Time is tokio's clock, so that a paused test passes a 24-hour TTL at once, or a
-//! [`ManualClock`]. The operations are synchronous under a lock: a dropped future leaves nothing
-//! half done.
+//! What coordinates callers is never evicted: locks, counters and records, which are written by `set_nx`,
+//! `incr` and `compare_and_*`. The operations are synchronous under a lock, so a dropped future leaves
+//! nothing half done.
 //!
 //! ```
 //! use std::time::Duration;
@@ -23,6 +27,9 @@
 //! assert_eq!(kv.get(b"k").await?, None);
 //! # Ok::<(), derp_kv_core::Error>(()) }).unwrap() }
 //! ```
+//!
+//! The user guide in `docs/guide/src` of the repository has more: `configuration.md` on the options,
+//! `testing.md` on tests and their clocks, and `production.md` on how much memory an entry takes.
 
 mod budget;
 mod clock;

@@ -1,3 +1,37 @@
+//! A [`KvStore`](derp_kv_core::KvStore) on a Valkey server or cluster, with a connection of its own that
+//! heals itself.
+//!
+//! | I want | use |
+//! |---|---|
+//! | a store on a server or a cluster | [`ValkeyStore::connect`] |
+//! | the configuration from the table `[kv.valkey]` of a `derp.toml` | [`ValkeyConfig::from_toml_path`] |
+//! | the configuration from a URL, or in code | [`ValkeyConfig::from_url`], or setters on [`ValkeyConfig::default`] |
+//! | a cluster | [`ValkeyConfig::mode`] with [`Mode::Cluster`] |
+//! | TLS | [`ValkeyConfig::use_tls`], [`ValkeyConfig::ca_file`], [`ValkeyConfig::client_cert`] |
+//! | a password that changes | [`ValkeyConfig::password_from`] |
+//! | calls that end sooner | [`ValkeyConfig::op_timeout`] |
+//! | a command that the trait has no method for | [`ValkeyStore::command`] |
+//! | a cache, locks, rate limits, idempotency keys on it | the helpers of `derp-kv-core`: `KvStoreExt` |
+//!
+//! ```
+//! use std::time::Duration;
+//! use derp_kv_valkey::ValkeyConfig;
+//!
+//! let config = ValkeyConfig::from_toml_str(
+//!     r#"
+//!     [kv.valkey]
+//!     addresses = [["kv.example", 6379]]
+//!     op_timeout_ms = 500
+//!     "#,
+//! )?;
+//! let same = ValkeyConfig::from_url("valkey://kv.example:6379")?;
+//! assert_eq!(config, same.op_timeout(Duration::from_millis(500)));
+//! # Ok::<(), derp_kv_core::Error>(())
+//! ```
+//!
+//! The user guide in `docs/guide/src` of the repository has more: `configuration.md` on the options, and
+//! `production.md` on time-outs, rights, failover, memory and alerts.
+//!
 #![doc = include_str!("../README.md")]
 
 mod address;

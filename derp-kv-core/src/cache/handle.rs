@@ -222,15 +222,15 @@ where
     }
 
     /// Replaces the value of `key`, so that no computation that began before can bring an older one back:
-    /// [`refresh`], with the TTL of the options.
+    /// [`refresh`](crate::refresh), with the TTL of the options.
     ///
     /// # Errors
     ///
-    /// As [`refresh`]; and those of the codec, before anything is done.
+    /// As [`refresh`](crate::refresh); and those of the codec, before anything is done.
     ///
     /// # Cancel safety
     ///
-    /// As [`refresh`].
+    /// As [`refresh`](crate::refresh).
     pub fn put(
         &self,
         key: impl AsRef<[u8]> + Send,

@@ -21,6 +21,21 @@ pub enum OnStoreError {
 
 /// Options of [`guarded_get`](crate::KvStoreExt::guarded_get) and of [`Cache`](crate::Cache).
 ///
+/// | option | default | meaning |
+/// |---|---|---|
+/// | [`new(ttl)`](Self::new), [`ttl`](Self::ttl) | must be given | how long a value is fresh; [`forever`](Self::forever) has no TTL |
+/// | [`stale`](Self::stale) | none | for how long beyond its TTL a value is served |
+/// | [`early`](Self::early) | none | the share of the TTL after which one caller refreshes |
+/// | [`jitter`](Self::jitter) | 0 | the largest share by which a TTL is shortened at random |
+/// | [`backoff`](Self::backoff) | 10 s with `stale` or `early`, else 0 | how long a computation that failed is not tried again |
+/// | [`soft_timeout`](Self::soft_timeout) | 0 | how long the caller that begins a refresh waits for it; only for `Cache` |
+/// | [`lock_ttl`](Self::lock_ttl) | 2 s | how long a lock outlives a holder that crashed |
+/// | [`retry_delay`](Self::retry_delay) | 50 ms | how long it takes at most until waiting callers see a stored value |
+/// | [`on_store_error`](Self::on_store_error) | [`Fail`](OnStoreError::Fail) | what happens where the store cannot be read |
+///
+/// The user guide explains each of them on its page about the cache (`docs/guide/src/cache.md` in the
+/// repository).
+///
 /// # Stale data and early refresh
 ///
 /// With [`stale`](Self::stale) a value stays in the store for its TTL and that time after it. From the

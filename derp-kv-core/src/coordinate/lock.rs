@@ -15,6 +15,14 @@ use crate::store::kv_store::KvStore;
 
 /// Options of [`lock`](crate::KvStoreExt::lock).
 ///
+/// | option | default | meaning |
+/// |---|---|---|
+/// | [`new(ttl)`](Self::new), [`ttl`](Self::ttl) | must be given | how long the lock outlives a holder that crashed |
+/// | [`at_most`](Self::at_most) | the TTL | how long to wait for the lock at most |
+/// | [`retry_delay`](Self::retry_delay) | 50 ms | how long a waiting caller sleeps at most before it looks again |
+///
+/// The user guide explains them on its page about locks (`docs/guide/src/locks.md` in the repository).
+///
 /// # Examples
 ///
 /// ```

@@ -12,6 +12,20 @@ use crate::store::ttl::Ttl;
 
 /// Options of [`idempotent_execute`](crate::KvStoreExt::idempotent_execute).
 ///
+/// | option | default | meaning |
+/// |---|---|---|
+/// | [`status_code`](Self::status_code) | 200 | the status code that is kept with the body |
+/// | [`ttl`](Self::ttl) | 24 hours | how long the answer is kept, and a repetition is a replay |
+/// | [`lock_ttl`](Self::lock_ttl) | 2 s | how long the key stays taken after its holder crashed |
+/// | [`retry_delay`](Self::retry_delay) | 50 ms | how long a waiting duplicate sleeps at most |
+/// | [`key_prefix`](Self::key_prefix) | `derp:idempotency` | what the record's key begins with |
+/// | [`fingerprint`](Self::fingerprint) | none | what makes two requests the same, such as the body |
+/// | [`keep_all`](Self::keep_all) | off | keeps a [`Reply`](crate::Reply) of any status code |
+/// | [`on_abandoned`](Self::on_abandoned) | [`Rerun`](OnAbandoned::Rerun) | what happens after an attempt that vanished |
+///
+/// The user guide explains each of them on its page about idempotency (`docs/guide/src/idempotency.md` in
+/// the repository).
+///
 /// # Examples
 ///
 /// ```
@@ -141,6 +155,16 @@ impl Idempotency {
 
 /// Options of [`already_processed`](crate::KvStoreExt::already_processed) and
 /// [`process_once`](crate::KvStoreExt::process_once).
+///
+/// | option | default | meaning |
+/// |---|---|---|
+/// | [`ttl`](Self::ttl) | 24 hours | how long an event is remembered |
+/// | [`lock_ttl`](Self::lock_ttl) | 2 s | how long an event stays claimed after its handler died |
+/// | [`key_prefix`](Self::key_prefix) | `derp:webhook` | what the record's key begins with |
+/// | [`give_up_after`](Self::give_up_after) | never | after how many attempts an event is given up |
+///
+/// The user guide explains them on its page about webhooks (`docs/guide/src/webhooks.md` in the
+/// repository).
 ///
 /// # Examples
 ///

@@ -22,6 +22,15 @@ use crate::store::ttl::MAX_TTL;
 /// | [`strict`](Self::strict) | never more than `limit` | `limit`; what a call took comes back at most `window / 60` late, rounded up to whole milliseconds |
 /// | [`all`](Self::all) | all of up to eight smooth or strict limits | that of each |
 ///
+/// | option | default | meaning |
+/// |---|---|---|
+/// | [`burst`](Self::burst) | the limit | for a smooth limit: how many calls may pass at once after a pause |
+/// | [`cost`](Self::cost) | 1 | what a call counts for |
+/// | [`key_prefix`](Self::key_prefix) | `derp:ratelimit` for `new`, `derp:smooth`, `derp:strict` | what the key begins with |
+///
+/// The user guide tells which limit to take (`docs/guide/src/rate-limits.md` in the repository), and
+/// `docs/rate-limits.md` has the measured bounds.
+///
 /// # Keys
 ///
 /// Two limits of one kind share what they count where their ids are the same: name what is limited in

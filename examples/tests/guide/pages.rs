@@ -32,6 +32,32 @@ fn the_code_of_each_page_runs() {
     }
 }
 
+/// rustdoc and docs.rs draw no diagrams: what they show of one is its source.
+#[test]
+fn no_diagram_is_in_the_documentation_of_code() {
+    let members = ["derp-kv-core", "derp-kv-memory", "derp-kv-valkey", "derp-kv-conformance"];
+    let mut folders = members.map(|member| project().join(member)).to_vec();
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let is_source =
+                path.extension().is_some_and(|extension| extension == "rs" || extension == "md");
+            if path.is_dir() && !path.ends_with("target") {
+                folders.push(path);
+            } else if is_source {
+                files += 1;
+                assert!(
+                    !Page::read(path.clone()).text.contains("```mermaid"),
+                    "{}",
+                    path.display()
+                );
+            }
+        }
+    }
+    assert!(files > 200, "{files} files were read");
+}
+
 /// What has no language is taken for Rust, and what is `ignore`d does not run.
 #[test]
 fn each_block_of_code_says_what_it_is() {
