@@ -45,13 +45,14 @@ async fn scraped(at: SocketAddr) -> BTreeMap<String, f64> {
     samples(&answer.body)
 }
 
-/// Asserts what all samples are whose names begin so.
+/// Asserts what all samples are whose names begin so, and of counters those that have counted something.
 #[track_caller]
 fn are(samples: &BTreeMap<String, f64>, family: &str, expected: &[(&str, f64)]) {
     let found = samples.iter().filter_map(|(name, value)| {
         let labels = name.strip_prefix(family)?;
         let whole = labels.is_empty() || labels.starts_with('{');
-        whole.then(|| (labels.trim_matches(['{', '}']), *value))
+        let counted = *value != 0.0 || !family.ends_with("_total");
+        (whole && counted).then(|| (labels.trim_matches(['{', '}']), *value))
     });
     assert_eq!(found.collect::<Vec<_>>(), expected, "{family}");
 }
@@ -111,18 +112,66 @@ async fn a_known_sequence_has_known_counts() {
     are(&samples, "derpkv_webhook_events_total", &events);
     let refused = [(r#"operation="idempotent_execute",error_type="key_reused""#, 1.0)];
     are(&samples, "derpkv_calls_refused_total", &refused);
+    let (gets, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        samples.clone().into_iter().partition(|(name, _)| name.contains("\"guarded_get\""));
     let calls = [
-        (r#"operation="already_processed""#, 2.0),
-        (r#"operation="guarded_get""#, 51.0),
-        (r#"operation="idempotent_execute""#, 5.0),
-        (r#"operation="invalidate""#, 1.0),
-        (r#"operation="process_once""#, 3.0),
-        (r#"operation="rate_limit""#, 3.0),
+        (r#"operation="already_processed",outcome="duplicate""#, 1.0),
+        (r#"operation="already_processed",outcome="executed""#, 1.0),
+        (r#"operation="idempotent_execute",outcome="executed""#, 3.0),
+        (r#"operation="idempotent_execute",outcome="key_reused""#, 1.0),
+        (r#"operation="idempotent_execute",outcome="replayed""#, 1.0),
+        (r#"operation="invalidate",outcome="done""#, 1.0),
+        (r#"operation="process_once",outcome="duplicate""#, 2.0),
+        (r#"operation="process_once",outcome="executed""#, 1.0),
+        (r#"operation="rate_limit",outcome="allowed""#, 2.0),
+        (r#"operation="rate_limit",outcome="denied""#, 1.0),
     ];
-    are(&samples, "derpkv_calls_duration_seconds_count", &calls);
+    are(&others, "derpkv_calls_duration_seconds_count", &calls);
+    let gets = gets.iter().filter(|(name, _)| name.contains("_seconds_count"));
+    assert_eq!(gets.map(|(_, count)| count).sum::<f64>(), 51.0, "{samples:#?}");
     for never in ["derpkv_lease_lost", "derpkv_values", "derpkv_refreshes", "derpkv_link"] {
-        assert!(!samples.keys().any(|name| name.starts_with(never)), "{never}: {samples:#?}");
+        let mut counted = samples.iter().filter(|(_, count)| **count != 0.0);
+        assert!(!counted.any(|(name, _)| name.starts_with(never)), "{never}: {samples:#?}");
     }
+}
+
+/// What is first seen as 1 has not increased, for who watches it.
+#[test]
+fn what_can_be_known_beforehand_is_there_from_the_start() {
+    let metrics = Metrics::new();
+    let observer = metrics.observer();
+    let before = samples(&metrics.text());
+    for zero in [
+        "derpkv_lease_lost_total",
+        "derpkv_values_undecodable_total",
+        "derpkv_refreshes_failed_total",
+        r#"derpkv_values_not_kept_total{reason="full"}"#,
+        r#"derpkv_rate_limit_decisions_total{allowed="false",source="store"}"#,
+        r#"derpkv_rate_limit_decisions_total{allowed="true",source="local"}"#,
+        r#"derpkv_cache_computations_total{reason="refresh",succeeded="false"}"#,
+        r#"derpkv_cache_requests_total{outcome="failed"}"#,
+        r#"derpkv_idempotency_requests_total{outcome="replayed"}"#,
+        r#"derpkv_webhook_events_total{outcome="given_up"}"#,
+        r#"derpkv_locks_total{operation="lock",outcome="held"}"#,
+    ] {
+        assert_eq!(before.get(zero), Some(&0.0), "{zero}: {before:#?}");
+    }
+    observer.event(Event::link("a:6379", LinkState::Lost));
+    let after = samples(&metrics.text());
+    assert_eq!(after.len(), before.len() + 2, "the link's, and nothing else: {after:#?}");
+}
+
+/// A limit that nobody decided is a call all the same.
+#[tokio::test]
+async fn a_rate_limit_that_is_dropped_is_counted() {
+    let metrics = Metrics::new();
+    let kv = metrics.around(FaultStore::each(memory(), Operation::Incr, Fault::Hang), "memory");
+    let limit = RateLimit::new(1, Duration::from_secs(60));
+    timeout(Duration::from_millis(20), kv.rate_limit("ada", &limit)).await.unwrap_err();
+    let samples = samples(&metrics.text());
+    are(&samples, "derpkv_rate_limit_decisions_total", &[]);
+    let calls = [(r#"operation="rate_limit",outcome="dropped""#, 1.0)];
+    are(&samples, "derpkv_calls_duration_seconds_count", &calls);
 }
 
 /// One service of a process does not count what another one does.
@@ -176,7 +225,7 @@ async fn a_database_that_fails_behind_stale_data_is_counted() {
     assert_eq!(get(at, "/products/42").await.status, 200);
     let failed = async {
         // The reader does not wait for the refresh that it has begun.
-        while !scraped(at).await.contains_key("derpkv_refreshes_failed_total") {}
+        while scraped(at).await["derpkv_refreshes_failed_total"] == 0.0 {}
     };
     timeout(Duration::from_secs(30), failed).await.expect("the refresh fails");
     let samples = scraped(at).await;

@@ -11,6 +11,11 @@ const LINK_STATE: &str = "derpkv.link.state";
 const LINK_EVENTS: &str = "derpkv.link.events";
 const PRIMARIES: &str = "derpkv.primaries";
 
+/// The outcomes of calls that are no errors of a kind.
+const CACHE: [&str; 7] = ["hit", "stale", "joined", "computed", "miss", "failed", "dropped"];
+const IDEMPOTENCY: [&str; 4] = ["executed", "replayed", "failed", "dropped"];
+const WEBHOOKS: [&str; 5] = ["executed", "duplicate", "given_up", "failed", "dropped"];
+
 /// An [`Observer`] that counts what it hears; the [module](super) lists the metrics.
 ///
 /// # Examples
@@ -46,7 +51,7 @@ pub struct CallMetrics {
     webhook_events: Family<Counter, 1>,
     decisions: Family<Counter, 2>,
     locks: Family<Counter, 2>,
-    calls: Family<Histogram, 1>,
+    calls: Family<Histogram, 2>,
     refused: Family<Counter, 2>,
     leases_lost: Family<Counter, 0>,
     not_kept: Family<Counter, 1>,
@@ -59,7 +64,7 @@ impl CallMetrics {
     #[must_use]
     pub fn new(recorder: Arc<dyn Recorder + Send + Sync>) -> Self {
         let to = &recorder;
-        let state = "Whether the link to a node is up.";
+        let state = "1: the link to a node is up, 0: it is down, NaN: neither.";
         to.describe_gauge(LINK_STATE.into(), None, state.into());
         let events = "What became of the link to a node.";
         to.describe_counter(LINK_EVENTS.into(), Some(Unit::Count), events.into());
@@ -71,13 +76,15 @@ impl CallMetrics {
                 "derpkv.cache.requests",
                 ["outcome"],
                 "Answers of caches.",
-            ),
+            )
+            .from_zero(CACHE.map(|outcome| [outcome])),
             computations: Family::counters(
                 to,
                 "derpkv.cache.computations",
                 ["reason", "succeeded"],
                 "Computations of cached values.",
-            ),
+            )
+            .from_zero(pairs(["miss", "refresh", "beside"], ["true", "false"])),
             compute_duration: Family::durations(
                 to,
                 "derpkv.compute.duration",
@@ -89,29 +96,33 @@ impl CallMetrics {
                 "derpkv.idempotency.requests",
                 ["outcome"],
                 "Answers to requests with an idempotency key.",
-            ),
+            )
+            .from_zero(IDEMPOTENCY.map(|outcome| [outcome])),
             webhook_events: Family::counters(
                 to,
                 "derpkv.webhook.events",
                 ["outcome"],
                 "Events, delivered for the first time or again.",
-            ),
+            )
+            .from_zero(WEBHOOKS.map(|outcome| [outcome])),
             decisions: Family::counters(
                 to,
                 "derpkv.rate_limit.decisions",
                 ["allowed", "source"],
                 "Decisions of rate limits, and who decided.",
-            ),
+            )
+            .from_zero(pairs(["true", "false"], ["store", "blocked", "local", "policy"])),
             locks: Family::counters(
                 to,
                 "derpkv.locks",
                 ["operation", "outcome"],
                 "Locks taken and refused.",
-            ),
+            )
+            .from_zero(pairs(["try_lock", "lock"], ["acquired", "held", "dropped"])),
             calls: Family::durations(
                 to,
                 "derpkv.calls.duration",
-                ["operation"],
+                ["operation", "outcome"],
                 "How long calls of the helpers took.",
             ),
             refused: Family::counters(
@@ -125,31 +136,35 @@ impl CallMetrics {
                 "derpkv.lease.lost",
                 [],
                 "Leases that ended under their holders.",
-            ),
+            )
+            .from_zero([[]]),
             not_kept: Family::counters(
                 to,
                 "derpkv.values.not_kept",
                 ["reason"],
                 "Computed values that were not kept.",
-            ),
+            )
+            .from_zero([["full"], ["held"]]),
             undecodable: Family::counters(
                 to,
                 "derpkv.values.undecodable",
                 [],
                 "Cached values that could not be decoded.",
-            ),
+            )
+            .from_zero([[]]),
             refreshes_failed: Family::counters(
                 to,
                 "derpkv.refreshes.failed",
                 [],
                 "Refreshes that came to nothing.",
-            ),
+            )
+            .from_zero([[]]),
             recorder,
         }
     }
 
     fn answered(&self, operation: Operation, outcome: CallOutcome, took: Duration) {
-        self.calls.with([operation.name()]).record(took);
+        self.calls.with([operation.name(), outcome.name()]).record(took);
         if let CallOutcome::Refused(kind) = outcome {
             self.refused.with([operation.name(), kind.name()]).increment(1);
         }
@@ -165,7 +180,7 @@ impl CallMetrics {
                 let allowed = match outcome {
                     CallOutcome::Allowed { .. } => "true",
                     CallOutcome::Denied { .. } => "false",
-                    // It failed, and nobody has decided.
+                    // It failed or was dropped, and nobody has decided; its duration is counted.
                     _ => return,
                 };
                 let source = outcome.source().unwrap_or_default();
@@ -181,7 +196,9 @@ impl CallMetrics {
     fn link(&self, node: &str, state: LinkState) {
         let up = match state {
             LinkState::Connected | LinkState::Back { .. } => 1.0,
-            _ => 0.0,
+            LinkState::Lost | LinkState::FailingFast => 0.0,
+            // What a later version tells, as that the node has left, is neither.
+            _ => f64::NAN,
         };
         // Links change seldom, and nodes are not known before: nothing is kept of them here.
         let of_node = Label::new("node", node.to_owned());
@@ -218,6 +235,14 @@ impl Observer for CallMetrics {
             _ => {}
         }
     }
+}
+
+/// Each of these with each of those.
+fn pairs<const N: usize, const M: usize>(
+    these: [&'static str; N],
+    those: [&'static str; M],
+) -> impl Iterator<Item = [&'static str; 2]> {
+    these.into_iter().flat_map(move |this| those.map(|that| [this, that]))
 }
 
 impl fmt::Debug for CallMetrics {

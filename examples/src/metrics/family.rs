@@ -27,6 +27,15 @@ impl<const LABELS: usize> Family<Counter, LABELS> {
         recorder.describe_counter(name.into(), Some(Unit::Count), SharedString::from(about));
         Self::new(recorder, name, labels, |recorder, key| recorder.register_counter(key, &METADATA))
     }
+
+    /// Shows these sets of labels before they occur: what begins at 1 has not increased.
+    pub(super) fn from_zero(self, sets: impl IntoIterator<Item = [&'static str; LABELS]>) -> Self {
+        for values in sets {
+            // It is shown as soon as there is a handle.
+            let _ = self.with(values);
+        }
+        self
+    }
 }
 
 impl<const LABELS: usize> Family<Histogram, LABELS> {
