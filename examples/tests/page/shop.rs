@@ -29,7 +29,11 @@ impl Shop {
     }
 
     pub(crate) async fn on(kv: Arc<dyn KvStore>, host: Option<&str>) -> Self {
-        let page = Page::new("memory", host.map(str::to_owned));
+        Self::with(Page::new("memory", host.map(str::to_owned)), kv).await
+    }
+
+    /// A service with a page that was made before its store.
+    pub(crate) async fn with(page: Page, kv: Arc<dyn KvStore>) -> Self {
         let database = Arc::new(Database::new(Duration::from_millis(50)));
         let settings = Settings { page: Some(page.clone()), ..Settings::default() };
         let service = Service::start(kv, database.clone(), settings).await;

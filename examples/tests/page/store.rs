@@ -7,6 +7,9 @@ use std::time::Duration;
 use derp_kv_core::{
     Error, ErrorKind, Event, Layer, Layered, LinkState, Observer as _, Operation, Result,
 };
+use derp_kv_examples::config::Config;
+use derp_kv_examples::metrics::Metrics;
+use derp_kv_examples::page::Page;
 use derp_kv_memory::MemoryStore;
 use derp_kv_valkey::test_server::Server;
 use derp_kv_valkey::{ValkeyConfig, ValkeyStore};
@@ -36,6 +39,36 @@ async fn two_services_on_one_server_show_the_same_products() {
     let late = Events::open(two.at()).await.until("snapshot", |_| true).await;
     assert_eq!(late["products"][1]["state"], "fresh", "{late}");
     assert_eq!(late["store"], json!({ "backend": "memory", "up": true }), "as it was named");
+}
+
+/// What the store's links tell its observer the page hears without any request, and the metrics hear it too.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_hears_of_a_killed_servers_link() {
+    let mut server = Server::start().await.unwrap();
+    let (page, metrics) = (Page::new("valkey", None), Metrics::new());
+    let text = format!("[kv.valkey]\naddresses = [[\"127.0.0.1\", {}]]\n", server.port());
+    let config = Config::from_toml_str(&text).unwrap();
+    let kv = config.open_watched(&metrics, Some(&page)).await.expect("the server answers");
+    let shop = Shop::with(page, kv).await;
+    let mut events = Events::open(shop.at()).await;
+    let store = events.until("snapshot", |_| true).await["store"].clone();
+    assert_eq!(store, json!({ "backend": "valkey", "up": true }));
+    server.kill9();
+    let down = json!({ "backend": "valkey", "up": false });
+    assert_eq!(events.until("store", |_| true).await, down);
+    let lost = format!(
+        "derpkv_link_events_total{{node=\"127.0.0.1:{}\",state=\"lost\"}} 1",
+        server.port()
+    );
+    let text = metrics.text();
+    assert!(text.contains(&lost), "{text}");
+    server.restart().await.unwrap();
+    while get(shop.at(), "/products/42").await.status != 200 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(events.until("store", |_| true).await["up"], true);
+    let text = metrics.text();
+    assert!(text.contains("derpkv_cache_requests_total{outcome=\"computed\"} 1"), "{text}");
 }
 
 /// A store that can be switched off.
