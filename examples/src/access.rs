@@ -21,6 +21,9 @@ use crate::stopping::Stopping;
 /// What the log's filter calls the lines.
 const TARGET: &str = "access";
 
+/// What OpenTelemetry calls a method that it does not know.
+const OTHER: &str = "_OTHER";
+
 /// The routes that machines call every few seconds.
 const PROBES: [&str; 3] = ["/health", "/health/live", "/metrics"];
 
@@ -30,12 +33,14 @@ pub(crate) struct Cached(pub(crate) &'static str);
 
 /// Logs each request of the `router` once it is answered: the method, the template of the route, the
 /// status, how long it took until the head of the answer, and the request's id. The path, the query, the
-/// headers and the bodies hold ids, keys and names of people; nothing of them is in the log.
+/// headers and the bodies hold ids, keys and names of people; nothing of them is in the log. The one exception
+/// is `X-Request-Id` behind `trusted_proxies`, the last of which says there what it calls the request; without
+/// any, whoever calls could write into the log.
 ///
 /// Probes are logged as DEBUG, a failure of the service as WARN and all else as INFO. A handler that
 /// panics is answered with 500.
-pub fn log(router: Router, stopping: Stopping) -> Router {
-    let access = Arc::new(Access { ids: RequestIds::default(), stopping });
+pub fn log(router: Router, stopping: Stopping, trusted_proxies: usize) -> Router {
+    let access = Arc::new(Access { ids: RequestIds::new(trusted_proxies > 0), stopping });
     router.layer(from_fn_with_state(access, around))
 }
 
@@ -79,11 +84,11 @@ fn name(method: &Method) -> &'static str {
         Method::OPTIONS => "OPTIONS",
         Method::TRACE => "TRACE",
         Method::CONNECT => "CONNECT",
-        _ => "_OTHER",
+        _ => OTHER,
     }
 }
 
-/// What is logged of a request. Dropped without an answer, it says that nobody waits for one any more.
+/// What is logged of a request. Dropped without an answer, it says so: most often the client has gone away.
 struct Line {
     method: &'static str,
     route: Option<MatchedPath>,
@@ -94,16 +99,19 @@ struct Line {
 }
 
 impl Line {
-    fn route(&self) -> &str {
-        self.route.as_ref().map_or("none", MatchedPath::as_str)
+    /// None where no route matches.
+    fn route(&self) -> Option<&str> {
+        self.route.as_ref().map(MatchedPath::as_str)
     }
 
     /// The names are OpenTelemetry's.
     fn span(&self) -> Span {
+        let method = if self.method == OTHER { "HTTP" } else { self.method };
+        let name = self.route().map_or(method.to_owned(), |route| format!("{method} {route}"));
         info_span!(
             "request",
             otel.kind = "server",
-            otel.name = format!("{} {}", self.method, self.route()),
+            otel.name = name,
             otel.status_code = Empty,
             http.request.method = self.method,
             http.route = self.route(),
@@ -122,12 +130,7 @@ impl Line {
         let cached = response.extensions().get::<Cached>().map(|cached| cached.0);
         let replayed = response.headers().contains_key("idempotent-replayed").then_some(true);
         self.is_answered = true;
-        // Why a probe fails is logged once, and not at each probe.
-        let level = match () {
-            () if self.is_probe => Level::DEBUG,
-            () if status.is_server_error() => Level::WARN,
-            () => Level::INFO,
-        };
+        let level = if status.is_server_error() { Level::WARN } else { Level::INFO };
         self.write(level, Some(status), cached, replayed);
     }
 
@@ -141,7 +144,10 @@ impl Line {
         let (method, route, request_id) = (self.method, self.route(), &*self.id);
         let status = status.map(|status| status.as_u16());
         let ms = (self.began.elapsed().as_secs_f64() * 1e6).round() / 1e3;
-        let message = if status.is_some() { "answered" } else { "the client went away" };
+        let is_answered = status.is_some();
+        let message = if is_answered { "answered" } else { "dropped before it was answered" };
+        // Why a probe fails is logged once, and not at each probe.
+        let level = if self.is_probe { Level::DEBUG } else { level };
         macro_rules! write_line {
             ($level:ident) => {
                 $level!(

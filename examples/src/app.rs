@@ -41,7 +41,7 @@ pub struct Settings {
     /// How many orders a user may send in a window.
     pub order_limit: RateLimit,
     /// Through how many proxies of its own the service is called, each of which appends to
-    /// `X-Forwarded-For`.
+    /// `X-Forwarded-For`. Where there is one, its `X-Request-Id` is taken.
     pub trusted_proxies: usize,
     /// Who may send webhooks.
     pub senders: Senders,
@@ -105,7 +105,7 @@ pub fn service(
     let kv = page.as_ref().map_or(kv.clone(), |page| page.watch(kv, &database));
     let products = products::cache(kv.clone(), settings.products);
     let (kv, drained) = Drained::of(kv, products.clone());
-    let stopping = settings.stopping.clone();
+    let (stopping, trusted_proxies) = (settings.stopping.clone(), settings.trusted_proxies);
     let health = Health::new(kv.clone(), stopping.clone());
     let app = App { kv, database, products, health, settings: Arc::new(settings) };
     let webhook = post(webhooks::receive).layer(DefaultBodyLimit::max(MAX_WEBHOOK));
@@ -126,7 +126,7 @@ pub fn service(
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(map_response(error::log))
         .with_state(app);
-    (access::log(router, stopping), drained)
+    (access::log(router, stopping, trusted_proxies), drained)
 }
 
 async fn stats(State(app): State<App>) -> Json<Stats> {

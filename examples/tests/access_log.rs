@@ -13,16 +13,15 @@ use derp_kv_examples::stopping::Stopping;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 
 const ORDER: &str = r#"{"product_id":42,"quantity":2}"#;
-/// A request of the test's own, at which its reading of the log ends.
-const LAST: &str = "the-last-one";
-
 /// All lines of the log up to now.
 async fn log(program: &Program) -> Vec<String> {
-    let answer = send(program.at(), "GET", "/stats", &[("X-Request-Id", LAST)], "").await;
-    assert_eq!(answer.header("x-request-id"), Some(LAST));
-    let mut lines = program.log_until(|line| line.contains(LAST));
+    // A request of the test's own.
+    let answer = get(program.at(), "/stats").await;
+    let id = answer.header("x-request-id").expect("an id");
+    let mut lines = program.log_until(|line| line.contains(id));
     lines.pop();
     lines
 }
@@ -64,7 +63,7 @@ async fn each_request_has_a_line() {
         r#"answered method="POST" route="/orders" status=400"#,
         r#"answered method="POST" route="/webhooks/{sender}" status=200"#,
         r#"answered method="DELETE" route="/products/{id}/cached" status=204"#,
-        r#"answered method="GET" route="none" status=404"#,
+        r#"answered method="GET" status=404"#,
         r#"answered method="DELETE" route="/orders" status=405"#,
     ];
     assert_eq!(lines, expected, "{log:#?}");
@@ -109,14 +108,65 @@ async fn a_client_that_goes_away_has_a_line() {
     // It is under way as soon as the database was asked.
     while common::stat(program.at(), "queries").await == 0 {}
     drop(request);
-    let log = program.log_until(|line| line.contains("went away"));
+    let log = program.log_until(|line| line.contains("dropped"));
     let line = without_time(requests(&log).last().unwrap());
-    assert_eq!(line, r#"the client went away method="GET" route="/products/{id}""#);
+    assert_eq!(line, r#"dropped before it was answered method="GET" route="/products/{id}""#);
+}
+
+/// Lines of a log, as they come.
+struct Lines(mpsc::UnboundedSender<String>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.send(String::from_utf8_lossy(line).into_owned()).expect("the test reads");
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A probe that gives up says nothing that those who read the log at INFO must know.
+#[tokio::test]
+async fn a_probe_that_goes_away_is_debug() {
+    let (to, mut lines) = mpsc::unbounded_channel();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::DEBUG);
+    let log = log.with_writer(move || Lines(to.clone())).finish();
+    // All of the test runs on this thread.
+    let _log = tracing::subscriber::set_default(log);
+    let (begins, mut begun) = mpsc::unbounded_channel();
+    let hangs = on_get(async move || -> &'static str {
+        begins.send(()).unwrap();
+        std::future::pending().await
+    });
+    let router = Router::new().route("/health", hangs.clone()).route("/stats", hangs);
+    let router = access::log(router, Stopping::new(), 0);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    tokio::spawn(async { axum::serve(listener, router).await });
+    for (path, level) in [("/health", "DEBUG"), ("/stats", "INFO")] {
+        let request = open(at, "GET", path, &[], "").await;
+        begun.recv().await.expect("it is under way");
+        drop(request);
+        let line = async {
+            loop {
+                let line = lines.recv().await.expect("a line");
+                if is_access(&line) {
+                    return line;
+                }
+            }
+        };
+        let line = tokio::time::timeout(Duration::from_secs(60), line).await.expect("it is told");
+        let expected =
+            format!("access: dropped before it was answered method=\"GET\" route=\"{path}\"");
+        assert!(line.contains(&expected) && line.contains(level), "{line}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_is_the_callers_or_a_new_one() {
-    let program = Program::start(&[]);
+async fn an_id_is_the_proxys_or_a_new_one() {
+    let program = Program::start(&["--trusted-proxies".as_ref(), "1".as_ref()]);
     let at = program.at();
     let mut ids = Vec::new();
     for sent in ["8e03978e-40d5_7", "", "two words", "a\tb", "\"quoted\"", &"x".repeat(65)] {
@@ -149,7 +199,7 @@ async fn no_client_writes_the_log() {
             "",
         ),
         ("FORGED", "/stats", &[], ""),
-        ("GET", "/stats", &[("X-Request-Id", "forged status=200")], ""),
+        ("GET", "/stats", &[("X-Request-Id", "forged")], ""),
         ("POST", "/orders", &[("Idempotency-Key", "forged"), ("X-User", "forged")], "\"forged\n\""),
         ("POST", "/webhooks/forged%0a", &[], "{\"id\":\"forged\\n\",\"type\":\"forged\\n\"}"),
     ];
@@ -221,7 +271,7 @@ async fn a_handler_that_panics_is_answered() {
         panic!("a handler that panics, as the test wants it")
     }
     let router = Router::new().route("/panics", on_get(panics)).route("/works", on_get("it works"));
-    let router = access::log(router, Stopping::new());
+    let router = access::log(router, Stopping::new(), 0);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = listener.local_addr().unwrap();
     tokio::spawn(async { axum::serve(listener, router).await });

@@ -37,7 +37,7 @@ async fn all_routes(at: SocketAddr, shown: &mut String) -> Vec<u16> {
         ("Cookie", "session=s3ntinel"),
         ("User-Agent", "s3ntinel-agent"),
         ("X-Forwarded-For", "s3ntinel-address"),
-        ("X-Request-Id", "s3ntinel id"),
+        ("X-Request-Id", "s3ntinel-id"),
     ];
     let path = format!("/products/{PRODUCT}?token={SECRET}");
     let event = |kind: &str| format!(r#"{{"type":"{kind}","amount_cents":1,"of":"{SECRET}"}}"#);
