@@ -1,4 +1,4 @@
-//! Whether the service can answer requests, for who sends them to it or starts it anew.
+//! Whether to send requests to the service or to start it anew.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,8 +22,9 @@ use crate::stopping::Stopping;
 /// Sooner than whoever probes gives up.
 const DEADLINE: Duration = Duration::from_millis(500);
 
-/// Nobody else's key, and there need not be anything under it.
-const KEY: &[u8] = b"checkout:health";
+/// Nobody else's key, and there need not be anything under it. It is beside the helpers' own keys, which
+/// every user of the server may read.
+const KEY: &[u8] = b"derp:health:checkout";
 
 /// Asks the store whether it answers.
 #[derive(Clone, Debug)]
@@ -96,8 +97,11 @@ impl Inner {
     }
 }
 
-/// `GET /health`: 200 while the service can do its work, which needs the store, and 503 while it cannot
-/// or is about to stop.
+/// `GET /health`: 200 while the store answers for one key, and 503 while it does not or the service is about
+/// to stop.
+///
+/// This is less than that the service can do all its work: on a cluster it tells of the one shard that has the
+/// key, and it writes nothing, so a store that is full or read-only passes. Metrics tell of those.
 ///
 /// Each answer is that of a call which has begun after the one before ended; nothing is remembered but
 /// since when the store fails, so the log has a line when that begins and one when it ends.

@@ -36,6 +36,9 @@ const PATH: &str = "/v1/traces";
 /// How long the collector may take for a batch.
 const DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long the end of the program may wait for the collector.
+const LAST: Duration = Duration::from_secs(1);
+
 /// A collector answers with nothing but a few counts.
 const LONGEST_ANSWER: usize = 64 * 1024;
 
@@ -87,10 +90,10 @@ impl Spans {
         Some(tracing_opentelemetry::layer().with_tracer(tracer).with_filter(filter).boxed())
     }
 
-    /// Sends what is left, no longer than the collector may take for it.
+    /// Sends what is left, and waits no longer than a second for it.
     pub async fn flush(self) {
         // It waits on this thread for what runs on others.
-        let flushed = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(DEADLINE));
+        let flushed = tokio::task::spawn_blocking(move || self.0.shutdown_with_timeout(LAST));
         if !matches!(flushed.await, Ok(Ok(()))) {
             warn!("the last spans were not sent in time");
         }

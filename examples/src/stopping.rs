@@ -1,6 +1,7 @@
 //! That the service is about to stop.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -27,10 +28,11 @@ impl Stopping {
     }
 
     /// From now on the service is about to stop. Waits until the requests are answered that were under way
-    /// before; meanwhile it goes on to answer others, so that who asks for its health hears of it.
-    pub async fn begin(&self) {
+    /// before, and for `least` in any case; meanwhile it goes on to answer others, so that who asks for its
+    /// health hears of it.
+    pub async fn begin(&self, least: Duration) {
         self.0.send_replace(true);
-        self.0.closed().await;
+        tokio::join!(self.0.closed(), tokio::time::sleep(least));
     }
 
     /// Notes a request, unless nobody waits for it.

@@ -156,7 +156,7 @@ async fn it_is_not_ready_while_it_stops() {
     let page = tokio::spawn(async move { get(at, "/products/42").await });
     let begun = async { while common::stat(at, "queries").await == 0 {} };
     timeout(Duration::from_secs(30), begun).await.expect("the request is under way");
-    let stop = tokio::spawn(async move { stopping.begin().await });
+    let stop = tokio::spawn(async move { stopping.begin(Duration::ZERO).await });
     let states = async {
         let mut last = (0, Value::Null);
         while last.0 != 503 {
@@ -168,6 +168,46 @@ async fn it_is_not_ready_while_it_stops() {
     assert_eq!(state, json!({ "status": "stopping" }));
     assert_eq!(page.await.unwrap().status, 200);
     timeout(Duration::from_secs(30), stop).await.expect("nothing is under way").unwrap();
+}
+
+/// The user that the guide gives to an application, whose own keys begin with `app:`.
+#[tokio::test(flavor = "multi_thread")]
+async fn its_key_is_one_that_every_user_may_read() {
+    let server = Server::start().await.unwrap();
+    let user = "ACL SETUSER app on >password resetkeys ~app:* ~derp:* resetchannels -@all +get +set +del +exists \
+                +mget +pttl +pexpire +incrby +scan +eval +evalsha +ping +client|tracking +client|caching";
+    server.command(&user.split(' ').collect::<Vec<_>>()).await.unwrap();
+    let config = ValkeyConfig::default().addresses([server.address()]);
+    let config = config.username("app").password("password");
+    let kv = ValkeyStore::connect(config).await.expect("the server answers");
+    let at = serve(Arc::new(kv), settings()).await;
+    assert_eq!(health(at).await.0, 200);
+    assert_eq!(get(at, "/products/42").await.status, 503, "other keys are refused");
+}
+
+/// Who asks once in a while hears of the stop too, although there is nothing to wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_answers_probes_although_nothing_is_under_way() {
+    let mut program = Program::start(&["--linger".as_ref(), "3".as_ref()]);
+    let at = program.at();
+    assert_eq!(health(at).await.0, 200);
+    let began = Instant::now();
+    program.terminate();
+    assert_eq!(until(at, 503).await, json!({ "status": "stopping" }));
+    let (status, _, output) = tokio::task::spawn_blocking(move || program.ended()).await.unwrap();
+    assert!(status.success() && output == "stopped\n");
+    assert!(began.elapsed() >= Duration::from_secs(3));
+}
+
+/// Who stops it from a terminal does not wait for probes.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupt_does_not_linger() {
+    let mut program = Program::start(&["--linger".as_ref(), "3600".as_ref()]);
+    assert_eq!(health(program.at()).await.0, 200);
+    program.signal("INT");
+    let ended = tokio::task::spawn_blocking(move || program.ended());
+    let (status, ..) = timeout(Duration::from_secs(60), ended).await.expect("it ends").unwrap();
+    assert!(status.success());
 }
 
 /// The same of the program, which gets a signal.

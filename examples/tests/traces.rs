@@ -10,7 +10,7 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
 use common::program::Program;
-use common::{get, order, scratch, webhook};
+use common::{get, order, scratch, send, webhook};
 use derp_kv_valkey::test_server::Server;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -171,6 +171,51 @@ async fn what_fails_is_marked_and_shows_no_key() {
     for secret in ["sentinel-key", "77007", "kettle", "ada"] {
         assert!(!shown.contains(secret), "{secret}: {spans:#?}");
     }
+}
+
+/// What has no route is named by its method, and what has no known method by the protocol.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_matches_no_route_has_none() {
+    let collector = Collector::start().await;
+    let program = Program::start(&["--otlp".as_ref(), collector.url().as_ref()]);
+    assert_eq!(get(program.at(), "/nothing/of/this/kind").await.status, 404);
+    assert_eq!(send(program.at(), "FORGED", "/stats", &[], "").await.status, 405);
+    let spans = collector.spans_of(program).await;
+    let nothing = named(&spans, "GET")[0];
+    assert_eq!(attribute(nothing, "http.route"), None);
+    assert_eq!(attribute(nothing, "http.response.status_code"), Some(Value::IntValue(404)));
+    let forged = named(&spans, "HTTP /stats")[0];
+    assert_eq!(attribute(forged, "http.request.method"), text("_OTHER"));
+    assert_eq!(attribute(forged, "http.route"), text("/stats"));
+}
+
+/// One that takes connections and answers nothing does not keep the program from its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_hangs_is_not_waited_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let mut program = Program::start(&["--otlp".as_ref(), url.as_ref()]);
+    assert_eq!(get(program.at(), "/products/42").await.status, 200);
+    let began = std::time::Instant::now();
+    program.terminate();
+    let ended = tokio::task::spawn_blocking(move || program.ended());
+    let (status, log, output) = timeout(Duration::from_secs(60), ended).await.unwrap().unwrap();
+    assert!(status.success() && output == "stopped\n", "{log:#?}");
+    // A batch may take ten seconds.
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert!(log.iter().any(|line| line.contains("the last spans were not sent")), "{log:#?}");
+}
+
+/// The variable may be there for other programs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variable_that_names_no_collector_is_a_warning() {
+    let variables = [("OTEL_EXPORTER_OTLP_ENDPOINT", "https://user:s3ntinel@collector.example")];
+    let program = Program::start_under(&[], &variables);
+    let log = program.log_until(|line| line.contains("OTEL_EXPORTER_OTLP_ENDPOINT"));
+    let line = log.last().unwrap();
+    assert!(line.contains(" WARN ") && line.contains("http://127.0.0.1:4318"), "{line}");
+    assert!(!line.contains("s3ntinel"), "{line}");
+    assert_eq!(get(program.at(), "/products/42").await.status, 200);
 }
 
 /// A collector that is away costs spans, and no request.

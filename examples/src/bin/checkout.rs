@@ -1,6 +1,6 @@
 //! The checkout service:
 //! `checkout [--config derp.toml] [--listen 127.0.0.1:8080] [--trusted-proxies 0] [--page HOST|off]
-//! [--log text|json] [--otlp http://127.0.0.1:4318]`.
+//! [--log text|json] [--otlp http://127.0.0.1:4318] [--linger 1]`.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ use derp_kv_examples::config::Config;
 use derp_kv_examples::database::Database;
 use derp_kv_examples::error::with_causes;
 use derp_kv_examples::log::{self, Form};
-use derp_kv_examples::otlp::Spans;
+use derp_kv_examples::otlp::{NoCollector, Spans};
 use derp_kv_examples::page::Page;
 use derp_kv_examples::webhooks::senders::Senders;
 use tokio::net::TcpListener;
@@ -22,7 +22,8 @@ use tracing::{Level, error, warn};
 use tracing_subscriber::filter::Targets;
 
 const USAGE: &str = "usage: checkout [--config derp.toml] [--listen 127.0.0.1:8080] \
-     [--trusted-proxies 0] [--page HOST|off] [--log text|json] [--otlp http://127.0.0.1:4318]";
+     [--trusted-proxies 0] [--page HOST|off] [--log text|json] [--otlp http://127.0.0.1:4318] \
+     [--linger 1]";
 
 /// Where OpenTelemetry's collector is, unless `--otlp` says so.
 const OTLP: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
@@ -33,7 +34,11 @@ const FILTER: &str = "RUST_LOG";
 /// How long the database takes for a query.
 const QUERY: Duration = Duration::from_millis(300);
 
-/// How long requests and refreshes that are under way may take after a signal to stop.
+/// For how long the service goes on to answer after SIGTERM, at least: who sends requests to it hears of the
+/// stop when it next asks for its health. `--linger` says another number of seconds.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How long requests and refreshes that are under way may take after that.
 const GRACE: Duration = Duration::from_secs(10);
 
 struct Options {
@@ -43,7 +48,10 @@ struct Options {
     log: Form,
     filter: Targets,
     spans: Option<Spans>,
+    /// Why no spans go to the collector that the environment names.
+    no_collector: Option<NoCollector>,
     page: PageOption,
+    linger: Duration,
 }
 
 /// Whether there is a page at `/`, whose buttons break the database.
@@ -71,8 +79,8 @@ async fn main() -> ExitCode {
     };
     let also = options.spans.as_ref().and_then(Spans::layer);
     log::init(options.log, options.filter.clone(), also);
-    if options.spans.is_none() && collector().is_some() {
-        warn!("{OTLP} is set, and no spans are sent: build it with --features opentelemetry");
+    if let Some(error) = options.no_collector.take() {
+        warn!(error = with_causes(&error), "{OTLP} is set, and no spans are sent");
     }
     let spans = options.spans.take();
     let result = run(options).await;
@@ -96,10 +104,11 @@ fn options() -> anyhow::Result<Options> {
         log: Form::default(),
         filter: Targets::new().with_default(Level::INFO),
         spans: None,
+        no_collector: None,
         page: PageOption::OnLoopback,
+        linger: LINGER,
     };
-    // A flag asks for spans, a variable may be there for other programs.
-    let mut otlp = cfg!(feature = "opentelemetry").then(collector).flatten();
+    let mut otlp = None;
     if let Ok(filter) = std::env::var(FILTER) {
         options.filter = filter.parse().with_context(|| format!("{FILTER}: no such filter"))?;
     }
@@ -116,6 +125,9 @@ fn options() -> anyhow::Result<Options> {
                 options.settings.trusted_proxies = value.parse().context(USAGE)?
             }
             "--otlp" => otlp = Some(value),
+            "--linger" => {
+                options.linger = Duration::from_secs(value.parse().context(USAGE)?);
+            }
             "--log" => options.log = value.parse().context(USAGE)?,
             "--page" => {
                 options.page =
@@ -124,8 +136,15 @@ fn options() -> anyhow::Result<Options> {
             _ => bail!(USAGE),
         }
     }
-    options.spans =
-        otlp.as_deref().map(Spans::to).transpose().with_context(|| format!("--otlp or {OTLP}"))?;
+    // A flag asks for spans, and the variable may be there for other programs.
+    match (otlp, collector()) {
+        (Some(flag), _) => options.spans = Some(Spans::to(&flag).context("--otlp")?),
+        (None, Some(variable)) => match Spans::to(&variable) {
+            Ok(spans) => options.spans = Some(spans),
+            Err(error) => options.no_collector = Some(error),
+        },
+        (None, None) => {}
+    }
     Ok(options)
 }
 
@@ -145,7 +164,7 @@ fn shows_page(page: &PageOption, settings: &Settings, at: SocketAddr) -> bool {
 }
 
 async fn run(mut options: Options) -> anyhow::Result<()> {
-    let backend = options.config.backend();
+    let (backend, linger) = (options.config.backend(), options.linger);
     let Settings { metrics, stopping, .. } = options.settings.clone();
     let listener = TcpListener::bind(&options.listen)
         .await
@@ -171,19 +190,20 @@ async fn run(mut options: Options) -> anyhow::Result<()> {
     println!("listening on http://{} with the {backend} store", listener.local_addr()?);
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     let serve = axum::serve(listener, service).with_graceful_shutdown(async move {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        }
+        // Who stops it from a terminal waits for it.
+        let least = tokio::select! {
+            _ = tokio::signal::ctrl_c() => Duration::ZERO,
+            _ = terminate.recv() => linger,
+        };
         // Whoever looks at it would keep their connection for ever.
         if let Some(page) = page {
             page.close();
         }
         // The receiver lives as long as `run`.
-        let _ = stop.send(());
+        let _ = stop.send(least.saturating_add(GRACE));
         // It takes requests until those are answered that are under way, so that its health tells who
         // sends them to go elsewhere.
-        stopping.begin().await;
+        stopping.begin(least).await;
     });
     let finish = async {
         serve.await?;
@@ -192,7 +212,7 @@ async fn run(mut options: Options) -> anyhow::Result<()> {
     };
     tokio::select! {
         result = finish => result?,
-        () = async { let _ = stopped.await; tokio::time::sleep(GRACE).await } => {
+        () = async { if let Ok(grace) = stopped.await { tokio::time::sleep(grace).await } } => {
             warn!("stopped with work under way");
         }
     }

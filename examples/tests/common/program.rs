@@ -32,8 +32,9 @@ impl Program {
         let mut command = Command::new(CHECKOUT);
         // What the test's own environment says is not meant for it.
         command.env_remove("RUST_LOG").env_remove("OTEL_EXPORTER_OTLP_ENDPOINT");
-        // On a free port, unless the arguments name another.
-        command.args(["--listen", "127.0.0.1:0"]).args(arguments).envs(variables.iter().copied());
+        // On a free port and without delay, unless the arguments say else.
+        command.args(["--listen", "127.0.0.1:0", "--linger", "0"]).args(arguments);
+        command.envs(variables.iter().copied());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (lines, log) = channel();
@@ -69,7 +70,11 @@ impl Program {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        let kill = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        self.signal("TERM");
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        let kill = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
         assert!(kill.unwrap().success());
     }
 
