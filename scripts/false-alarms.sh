@@ -11,14 +11,14 @@ servers=$(scripts/install-valkey.sh)
 eval "$servers"
 export VALKEY_SERVER POSTGRES_BIN
 
-# package, test target, and what its tests begin with
+# test target, and what its tests begin with
 stores=(
-    "derp-kv-memory conformance unbounded::"
-    "derp-kv-memory conformance prefixed::"
-    "derp-kv-examples redb_conformance fresh::"
-    "derp-kv-valkey conformance standalone::"
-    "derp-kv-valkey conformance_cluster"
-    "derp-kv-examples postgres_conformance"
+    "conformance unbounded::"
+    "conformance prefixed::"
+    "redb_conformance fresh::"
+    "conformance_standalone"
+    "conformance_cluster"
+    "postgres_conformance"
 )
 
 busy=()
@@ -27,13 +27,13 @@ trap end_busy EXIT
 
 alarms=0
 run_all() {
-    local beside=$1 store package target filter number began seconds output
+    local beside=$1 store target filter number began seconds output
     for store in "${stores[@]}"; do
-        read -r package target filter <<<"$store"
+        read -r target filter <<<"$store"
         seconds=() output=$(mktemp)
         for ((number = 1; number <= runs; number++)); do
             began=$EPOCHREALTIME
-            if ! timeout 600 cargo test --locked --quiet -p "$package" --test "$target" -- ${filter:+"$filter"} >"$output" 2>&1; then
+            if ! timeout 600 cargo test --locked --quiet --workspace --test "$target" -- ${filter:+"$filter"} >"$output" 2>&1; then
                 alarms=$((alarms + 1))
                 echo "ALARM in run $number $beside:"
                 grep -A3 -E '^law `' "$output" || tail -n 20 "$output"

@@ -21,5 +21,6 @@ for file in derp-kv-valkey/tests/*.rs; do
     targets+=(--test "$name")
 done
 # Of the whole workspace, whose build is there: alone, the crate has other features of its dependencies, and
-# all of them would be compiled again. No other member's tests have these names.
+# all of them would be compiled again. The tests of another member would run, too, if they had the name of one of
+# these.
 cargo test --locked --workspace "${targets[@]}" "$@"
