@@ -47,6 +47,9 @@
 //! `testing.md`, `observing.md` and `production.md` about a service that uses them; and
 //! `writing-a-backend.md` about a store of your own. `docs/http.md` lists what the layers answer.
 
+// On docs.rs, which runs a nightly toolchain, what a feature brings is marked with its name.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod cache;
 mod coordinate;
 mod error;
@@ -129,3 +132,8 @@ pub use store::ttl::{MAX_TTL, Ttl};
 
 // What an implementation of the trait is written with, in the versions that the trait names.
 pub use {async_trait, bytes, futures_core};
+
+// The program of the README is tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

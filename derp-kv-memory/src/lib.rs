@@ -55,3 +55,8 @@ pub use clock::ManualClock;
 pub use config::{MemoryConfig, OnFull};
 pub use stats::MemoryStats;
 pub use store::MemoryStore;
+
+// The program of the README is tested.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

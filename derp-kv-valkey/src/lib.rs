@@ -33,6 +33,8 @@
 //! `production.md` on time-outs, rights, failover, memory and alerts.
 //!
 #![doc = include_str!("../README.md")]
+// On docs.rs, which runs a nightly toolchain, what a feature brings is marked with its name.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod address;
 mod cluster;

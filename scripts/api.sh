@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Writes the public items of each library crate into api/, one a line, so that a change of the interface shows in a
+# review. With --check it writes nothing, and fails where api/ is not what the code says.
+#
+#   scripts/api.sh [--check]
+#
+# It reads rustdoc's JSON, which only nightly toolchains write; NIGHTLY names another than `nightly`. The format changes
+# with them: scripts/public-api pins what can read it, and 2026-05-19 is the nightly that it was last used with.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/common.sh
+
+nightly=${NIGHTLY:-nightly}
+cargo "+$nightly" --version >/dev/null 2>&1 \
+    || fail "rustdoc's JSON needs a nightly toolchain: rustup toolchain install nightly-2026-05-19 --profile minimal, then NIGHTLY=nightly-2026-05-19 $0"
+
+# A directory of its own: another compiler would throw out what the tests have built.
+export CARGO_TARGET_DIR=$PWD/target/api
+cargo build --quiet --locked --manifest-path scripts/public-api/Cargo.toml
+
+folder=api
+if [ "${1:-}" = --check ]; then folder=$CARGO_TARGET_DIR/found; fi
+mkdir -p "$folder"
+# With the features that docs.rs shows.
+crates=$(cargo metadata --locked --no-deps --format-version 1 | python3 -c '
+import json, sys
+for package in json.load(sys.stdin)["packages"]:
+    if package["publish"] != []:
+        shown = ((package["metadata"] or {}).get("docs") or {}).get("rs") or {}
+        print(package["name"], ",".join(shown.get("features", [])))')
+while read -r crate features; do
+    RUSTDOCFLAGS='-Z unstable-options --output-format json --cap-lints allow' \
+        cargo "+$nightly" doc --quiet --locked --lib --no-deps --package "$crate" --features "$features"
+    "$CARGO_TARGET_DIR/debug/public-api-of" "$CARGO_TARGET_DIR/doc/${crate//-/_}.json" >"$folder/$crate.txt"
+    say "$crate: $(wc -l <"$folder/$crate.txt") items"
+done <<<"$crates"
+
+if [ "$folder" != api ]; then
+    diff -ru api "$folder" >&2 || fail "the public interface is not what api/ says: run scripts/api.sh, and review what it changes there"
+fi
