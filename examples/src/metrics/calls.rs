@@ -77,14 +77,14 @@ impl CallMetrics {
                 ["outcome"],
                 "Answers of caches.",
             )
-            .from_zero(CACHE.map(|outcome| [outcome])),
+            .at_zero(CACHE.map(|outcome| [outcome])),
             computations: Family::counters(
                 to,
                 "derpkv.cache.computations",
                 ["reason", "succeeded"],
                 "Computations of cached values.",
             )
-            .from_zero(pairs(["miss", "refresh", "beside"], ["true", "false"])),
+            .at_zero(pairs(["miss", "refresh", "beside"], ["true", "false"])),
             compute_duration: Family::durations(
                 to,
                 "derpkv.compute.duration",
@@ -97,28 +97,28 @@ impl CallMetrics {
                 ["outcome"],
                 "Answers to requests with an idempotency key.",
             )
-            .from_zero(IDEMPOTENCY.map(|outcome| [outcome])),
+            .at_zero(IDEMPOTENCY.map(|outcome| [outcome])),
             webhook_events: Family::counters(
                 to,
                 "derpkv.webhook.events",
                 ["outcome"],
                 "Events, delivered for the first time or again.",
             )
-            .from_zero(WEBHOOKS.map(|outcome| [outcome])),
+            .at_zero(WEBHOOKS.map(|outcome| [outcome])),
             decisions: Family::counters(
                 to,
                 "derpkv.rate_limit.decisions",
                 ["allowed", "source"],
                 "Decisions of rate limits, and who decided.",
             )
-            .from_zero(pairs(["true", "false"], ["store", "blocked", "local", "policy"])),
+            .at_zero(pairs(["true", "false"], ["store", "blocked", "local", "policy"])),
             locks: Family::counters(
                 to,
                 "derpkv.locks",
                 ["operation", "outcome"],
                 "Locks taken and refused.",
             )
-            .from_zero(pairs(["try_lock", "lock"], ["acquired", "held", "dropped"])),
+            .at_zero(pairs(["try_lock", "lock"], ["acquired", "held", "dropped"])),
             calls: Family::durations(
                 to,
                 "derpkv.calls.duration",
@@ -137,28 +137,28 @@ impl CallMetrics {
                 [],
                 "Leases that ended under their holders.",
             )
-            .from_zero([[]]),
+            .at_zero([[]]),
             not_kept: Family::counters(
                 to,
                 "derpkv.values.not_kept",
                 ["reason"],
                 "Computed values that were not kept.",
             )
-            .from_zero([["full"], ["held"]]),
+            .at_zero([["full"], ["held"]]),
             undecodable: Family::counters(
                 to,
                 "derpkv.values.undecodable",
                 [],
                 "Cached values that could not be decoded.",
             )
-            .from_zero([[]]),
+            .at_zero([[]]),
             refreshes_failed: Family::counters(
                 to,
                 "derpkv.refreshes.failed",
                 [],
                 "Refreshes that came to nothing.",
             )
-            .from_zero([[]]),
+            .at_zero([[]]),
             recorder,
         }
     }

@@ -29,7 +29,7 @@ impl<const LABELS: usize> Family<Counter, LABELS> {
     }
 
     /// Shows these sets of labels before they occur: what begins at 1 has not increased.
-    pub(super) fn from_zero(self, sets: impl IntoIterator<Item = [&'static str; LABELS]>) -> Self {
+    pub(super) fn at_zero(self, sets: impl IntoIterator<Item = [&'static str; LABELS]>) -> Self {
         for values in sets {
             // It is shown as soon as there is a handle.
             let _ = self.with(values);
