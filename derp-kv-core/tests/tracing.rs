@@ -184,7 +184,12 @@ async fn a_computation_is_inside_of_its_call_and_a_refresh_follows_it() {
     let cache = Cache::<_, u32>::new(MemoryStore::new(), "n:", PAGE.stale(TTL));
     let query = |_| async {
         let select = tracing::info_span!("select");
-        async { Ok::<_, Error>(sleep(QUERY).await).map(|()| 1) }.instrument(select).await
+        async {
+            sleep(QUERY).await;
+            Ok::<_, Error>(1)
+        }
+        .instrument(select)
+        .await
     };
     let request = tracing::info_span!("request");
     cache.get("k", query).instrument(request).await.unwrap();
@@ -298,7 +303,7 @@ async fn no_key_and_no_value_ever_shows() {
                 note(cache.get(&key, move |_| value()).await.err());
                 note(
                     cache
-                        .get_many(&[key.clone()], |keys: Vec<String>| async move {
+                        .get_many(std::slice::from_ref(&key), |keys: Vec<String>| async move {
                             Ok::<_, Error>(keys)
                         })
                         .await
