@@ -41,7 +41,7 @@ impl Observer for Heard {
 
 impl Heard {
     /// Waits until what was told is so.
-    async fn until(&self, what: &str, is_so: impl Fn(&[Told]) -> bool) {
+    async fn until(&self, what: &str, is_so: impl Fn(&[Told]) -> bool + Send + Sync) {
         let wait = async {
             loop {
                 let news = self.news.notified();

@@ -51,7 +51,7 @@ pub(crate) fn take(is_mine: impl Fn(&Told) -> bool) -> Vec<Told> {
 }
 
 /// Waits until something was told that `is_it`, and takes it.
-pub(crate) async fn hear(is_it: impl Fn(&Told) -> bool) -> Told {
+pub(crate) async fn hear(is_it: impl Fn(&Told) -> bool + Send + Sync) -> Told {
     loop {
         let mut news = std::pin::pin!(HEARD.news.notified());
         news.as_mut().enable();
