@@ -42,7 +42,7 @@ for package in "$target"/package/*.crate; do
     for file in LICENSE-MIT LICENSE-APACHE; do
         tar -xzOf "$package" "$name/$file" | cmp -s - "$file" || { say "$file in $name is not the project's"; status=1; }
     done
-    odd=$(grep -Ev '^(src/.*\.(rs|lua)|LICENSE-(MIT|APACHE)|(README|MUTANTS|SQL)\.md|Cargo\.(toml|toml\.orig|lock)|\.cargo_vcs_info\.json)$' <<<"$files" || true)
+    odd=$(grep -Ev '^(src/.*\.(rs|lua)|LICENSE-(MIT|APACHE)|(README|LAWS|MUTANTS|SQL)\.md|Cargo\.(toml|toml\.orig|lock)|\.cargo_vcs_info\.json)$' <<<"$files" || true)
     [ -z "$odd" ] || { say "$name holds what it should not: $odd"; status=1; }
 done
 expected=$(cargo metadata --locked --no-deps --format-version 1 | python3 -c '
