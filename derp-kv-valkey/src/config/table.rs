@@ -222,9 +222,9 @@ fn expand(name: &str, text: &str) -> Result<String> {
         // A name of another form may be a password that begins with a dollar sign.
         let is_usual = !variable.bytes().any(|byte| byte.is_ascii_lowercase());
         let shown = if is_usual { variable } else { "that it names" };
-        let problem = format_args!(
-            "the environment variable {shown} is not set (or not UTF-8); write `$$` for a dollar sign"
-        );
-        field(name, problem)
+        field(
+            name,
+            format_args!("the environment variable {shown} is not set (or not UTF-8); write `$$` for a dollar sign"),
+        )
     })
 }
