@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::hears::Hears;
-use common::process;
+use common::{Owns, process};
 use derp_kv_conformance::{Fault, FaultStore, Operation};
 use derp_kv_core::{
     Cache, Dedup, Error, ErrorKind, Event, Fill, GuardedGet, Idempotency, KvStore, KvStoreExt,
@@ -326,6 +326,24 @@ async fn locks_and_leases_that_are_lost() {
         sleep(LOCK_TTL).await;
         assert_eq!(hears.take(), ["lock: acquired"], "after {millis} ms");
     }
+}
+
+/// The runtime on which a lease is renewed may be blocked until the lease has expired. Then its release is the
+/// first to find out, and tells.
+#[tokio::test]
+async fn a_lease_that_a_blocked_runtime_lost_is_told_of_at_its_release() {
+    // Nobody drives it.
+    let blocked = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (kv, hears) = heard_on(Layered::new(MemoryStore::new(), Owns(blocked.handle().clone())));
+    let ttl = Duration::from_millis(20);
+    let lease = kv.try_lock("job", ttl).await.unwrap().unwrap();
+    while !lease.is_lost() || kv.exists(b"job:lock").await.unwrap() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(hears.take(), ["try_lock: acquired"]);
+    assert!(!lease.release().await.unwrap());
+    assert_eq!(hears.take(), [format!("lease of {ttl:?} lost")]);
+    blocked.shutdown_background();
 }
 
 /// An observer that panics, as one does whose lock is poisoned, takes nobody with it: also where it is told

@@ -240,12 +240,12 @@ impl Lease {
     ///
     /// A dropped release goes on in the background.
     pub async fn release(mut self) -> Result<bool> {
-        let was_lost = self.is_lost();
-        self.stop_renewal();
+        // Not what the clock says: where the runtime was blocked, nobody has been told yet.
+        let was_held = self.stop_renewal();
         let freed = self.hold.free().await;
         let freed = freed.map_err(|error| error.with_operation(Operation::Release))?;
         self.held = false;
-        if !freed && !was_lost {
+        if !freed && was_held {
             self.hold.tell_of_loss();
         }
         Ok(freed)
@@ -268,12 +268,13 @@ impl Lease {
     }
 
     /// Whoever watches the lease hears at once that it has ended.
-    fn stop_renewal(&mut self) {
-        if let Some(renewal) = self.renewal.take() {
-            // A renewal that runs now and finds the record gone must not take it for lost.
-            self.hold.give_up();
-            renewal.abort();
-        }
+    /// Returns whether the lease had not been lost, as far as its renewal knew.
+    fn stop_renewal(&mut self) -> bool {
+        let Some(renewal) = self.renewal.take() else { return false };
+        // A renewal that runs now and finds the record gone must not take it for lost.
+        let was_held = self.hold.give_up();
+        renewal.abort();
+        was_held
     }
 }
 

@@ -107,8 +107,9 @@ impl Hold {
     }
 
     /// The record is its holder's no more.
-    pub(crate) fn give_up(&self) {
-        self.state.send_modify(|state| state.lost = true);
+    /// Returns whether it was until now: of several who find that out, one is told so.
+    pub(crate) fn give_up(&self) -> bool {
+        self.state.send_if_modified(|state| !std::mem::replace(&mut state.lost, true))
     }
 
     /// Tells who watches the store that the record was lost. A computation of a cache tells in its own words
@@ -162,7 +163,7 @@ async fn keep_renewing(renewing: Renewing, taken: Instant) {
         };
     }
     // Its holder may have ended it meanwhile.
-    if !hold.state.borrow().lost {
+    if hold.give_up() {
         hold.tell_of_loss();
     }
 }
