@@ -208,44 +208,36 @@ fn emit(event: &Event<'_>) {
 }
 
 fn link(node: &str, state: LinkState) {
-    let name = state.name();
     let (address, port) = endpoint(node);
+    let name = state.name();
+    let down_for = match state {
+        LinkState::Back { after } => Some(after.as_secs_f64()),
+        _ => None,
+    };
+    let text = match state {
+        LinkState::Connected => "a node is connected",
+        LinkState::Lost => "the link to a node was lost",
+        LinkState::FailingFast => "calls for a node fail at once from now on",
+        LinkState::Back { .. } => "the link to a node is back",
+        LinkState::Removed => "a node is no longer a part of the store",
+    };
+    macro_rules! tell {
+        ($level:ident) => {
+            $level!(
+                target: TARGET,
+                {
+                    server.address = address,
+                    server.port = port,
+                    derpkv.link.state = name,
+                    derpkv.link.down_for = down_for,
+                },
+                "{text}"
+            )
+        };
+    }
     match state {
-        LinkState::Connected => {
-            info!(
-                target: TARGET,
-                { server.address = address, server.port = port, derpkv.link.state = name },
-                "a node is connected"
-            )
-        }
-        LinkState::Lost => {
-            warn!(
-                target: TARGET,
-                { server.address = address, server.port = port, derpkv.link.state = name },
-                "the link to a node was lost"
-            )
-        }
-        LinkState::FailingFast => {
-            warn!(
-                target: TARGET,
-                { server.address = address, server.port = port, derpkv.link.state = name },
-                "calls for a node fail at once from now on"
-            )
-        }
-        LinkState::Removed => {
-            info!(
-                target: TARGET,
-                { server.address = address, server.port = port, derpkv.link.state = name },
-                "a node is no longer a part of the store"
-            )
-        }
-        LinkState::Back { after } => {
-            info!(
-                target: TARGET,
-                { server.address = address, server.port = port, derpkv.link.state = name, derpkv.link.down_for = after.as_secs_f64() },
-                "the link to a node is back"
-            )
-        }
+        LinkState::Lost | LinkState::FailingFast => tell!(warn),
+        LinkState::Connected | LinkState::Back { .. } | LinkState::Removed => tell!(info),
     }
 }
 
