@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use derp_kv_core::{Flights, KvStore, Layer, Layered, Operation};
+use derp_kv_core::{Flights, KvStore, Layer, Layered};
 use futures_util::future::try_join_all;
 
 use crate::erased::{AnyHarness, Guard, Store};
@@ -144,15 +144,6 @@ struct Process {
 }
 
 impl Layer for Process {
-    async fn around<T: Send>(
-        &self,
-        _operation: Operation,
-        _key: Option<&[u8]>,
-        call: impl Future<Output = derp_kv_core::Result<T>> + Send,
-    ) -> derp_kv_core::Result<T> {
-        call.await
-    }
-
     fn flights<'a>(&'a self, inner: Option<&'a Flights>) -> Option<&'a Flights> {
         // A store that shares no flights does not begin to here.
         inner.map(|_| &self.flights)

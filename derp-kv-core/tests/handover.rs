@@ -99,15 +99,6 @@ fn a_lease_of_another_runtime_is_not_taken_over() {
 struct OwnFlights(derp_kv_core::Flights);
 
 impl derp_kv_core::Layer for OwnFlights {
-    async fn around<T: Send>(
-        &self,
-        _: Operation,
-        _: Option<&[u8]>,
-        call: impl Future<Output = derp_kv_core::Result<T>> + Send,
-    ) -> derp_kv_core::Result<T> {
-        call.await
-    }
-
     fn flights<'a>(
         &'a self,
         _: Option<&'a derp_kv_core::Flights>,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::{Owns, process};
 use derp_kv_core::{
     Cache, Error, ErrorKind, Event, Fill, Flights, Freshness, GuardedGet, KvStore, KvStoreExt,
-    Layer, Layered, Observer, Operation, Source, StaleCause,
+    Layer, Layered, Observer, Source, StaleCause,
 };
 use derp_kv_memory::MemoryStore;
 use futures_util::FutureExt as _;
@@ -89,15 +89,6 @@ struct Heard {
 }
 
 impl Layer for Heard {
-    async fn around<T: Send>(
-        &self,
-        _: Operation,
-        _: Option<&[u8]>,
-        call: impl Future<Output = Result<T, Error>> + Send,
-    ) -> Result<T, Error> {
-        call.await
-    }
-
     fn flights<'a>(&'a self, _: Option<&'a Flights>) -> Option<&'a Flights> {
         Some(&self.flights)
     }

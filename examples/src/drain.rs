@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use derp_kv_core::{KvStore, Layer, Layered, Operation, Result};
+use derp_kv_core::{KvStore, Layer, Layered};
 use tokio::sync::mpsc;
 
 use crate::database::QUERY_TIMEOUT;
@@ -34,13 +34,4 @@ impl Drained {
 #[derive(Debug)]
 struct InUse(#[expect(dead_code, reason = "it is there to be dropped")] mpsc::Sender<()>);
 
-impl Layer for InUse {
-    async fn around<T: Send>(
-        &self,
-        _: Operation,
-        _: Option<&[u8]>,
-        call: impl Future<Output = Result<T>> + Send,
-    ) -> Result<T> {
-        call.await
-    }
-}
+impl Layer for InUse {}

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use derp_kv_conformance::{
     BoxError, Cut, Harness, LAWS, Profile, Proxy, Verdict, conformance_tests, fresh_prefix, run_law,
 };
-use derp_kv_core::{Flights, Layer, Layered, Operation, Prefixed};
+use derp_kv_core::{Flights, Layer, Layered, Prefixed};
 use derp_kv_examples::postgres_store::PostgresStore;
 use tokio::sync::OnceCell;
 
@@ -23,15 +23,6 @@ static PROCESSES: [OnceCell<PostgresStore>; 4] = [const { OnceCell::const_new() 
 struct Apart(Flights);
 
 impl Layer for Apart {
-    async fn around<T: Send>(
-        &self,
-        _operation: Operation,
-        _key: Option<&[u8]>,
-        call: impl Future<Output = derp_kv_core::Result<T>> + Send,
-    ) -> derp_kv_core::Result<T> {
-        call.await
-    }
-
     fn flights<'a>(&'a self, _inner: Option<&'a Flights>) -> Option<&'a Flights> {
         Some(&self.0)
     }

@@ -18,8 +18,8 @@ use crate::store::step::future::StepFuture;
 
 /// What a [`Layered`] store does around the calls of the store underneath.
 ///
-/// Only [`around`](Self::around) must be written. Counting, tracing, injected faults and time-outs
-/// are layers of a few lines.
+/// A layer writes what it changes, and nothing must be written. Counting, tracing, injected faults and
+/// time-outs are layers of a few lines.
 ///
 /// # Examples
 ///
@@ -54,7 +54,7 @@ use crate::store::step::future::StepFuture;
 /// # Ok(()) }
 /// ```
 pub trait Layer: fmt::Debug + Send + Sync + 'static {
-    /// Makes one call of a primitive, or does something else in its place.
+    /// Makes one call of a primitive, or does something else in its place. By default the call as it is.
     ///
     /// `key` is the key of the call, and none for a batch. The call is a future: it does nothing
     /// until it is awaited, and dropped it is not made.
@@ -71,7 +71,10 @@ pub trait Layer: fmt::Debug + Send + Sync + 'static {
         operation: Operation,
         key: Option<&[u8]>,
         call: impl Future<Output = Result<T>> + Send,
-    ) -> impl Future<Output = Result<T>> + Send;
+    ) -> impl Future<Output = Result<T>> + Send {
+        let _ = (operation, key);
+        call
+    }
 
     /// Makes a scan, or another stream in its place. By default the scan as it is.
     fn around_scan(

@@ -1,8 +1,6 @@
 use std::sync::Arc;
 
-use crate::error::Result;
 use crate::observe::observer::Observer;
-use crate::operation::Operation;
 use crate::store::layered::Layer;
 
 /// A [`Layer`] that brings an [`Observer`] along, and changes no call.
@@ -20,15 +18,6 @@ impl Observe {
 }
 
 impl Layer for Observe {
-    async fn around<T: Send>(
-        &self,
-        _: Operation,
-        _: Option<&[u8]>,
-        call: impl Future<Output = Result<T>> + Send,
-    ) -> Result<T> {
-        call.await
-    }
-
     fn observer<'a>(&'a self, _: Option<&'a dyn Observer>) -> Option<&'a dyn Observer> {
         Some(&*self.0)
     }

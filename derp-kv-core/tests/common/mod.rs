@@ -52,15 +52,6 @@ impl Layer for Far {
 pub(crate) struct Owns(pub(crate) Handle);
 
 impl Layer for Owns {
-    async fn around<T: Send>(
-        &self,
-        _: Operation,
-        _: Option<&[u8]>,
-        call: impl Future<Output = Result<T>> + Send,
-    ) -> Result<T> {
-        call.await
-    }
-
     fn runtime(&self, _: Option<Handle>) -> Option<Handle> {
         Some(self.0.clone())
     }
