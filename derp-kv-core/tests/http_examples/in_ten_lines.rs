@@ -3,9 +3,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
+use axum::http::request::Parts;
 use axum::routing::get;
 use derp_kv_core::{ByPeer, KvStore, RateLimit, RateLimitLayer};
-use http::request::Parts;
 
 fn peer(request: &Parts) -> Option<SocketAddr> {
     request.extensions.get::<ConnectInfo<SocketAddr>>().map(|peer| peer.0)
