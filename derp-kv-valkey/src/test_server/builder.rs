@@ -1,10 +1,10 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::server::ADMIN;
-use super::{Certificates, Result, Server, ServerCertificate};
+use super::admin::ADMIN;
+use super::{Certificates, ServerCertificate};
 
-/// Options of a [`Server`].
+/// Options of a [`Server`](super::Server).
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct ServerBuilder {
@@ -42,15 +42,6 @@ impl ServerBuilder {
         this.option("tls-cert-file", path(&certificate))
             .option("tls-key-file", path(&key))
             .option("tls-ca-cert-file", path(&certificates.ca()))
-    }
-
-    /// Starts the server and waits until it answers.
-    ///
-    /// # Errors
-    ///
-    /// As [`Server::start`].
-    pub async fn start(self) -> Result<Server> {
-        Server::launch(self).await
     }
 
     pub(super) fn is_cluster(&self) -> bool {

@@ -11,10 +11,12 @@
 //! - [`Name`]: a host name with the addresses that a test chooses.
 //! - [`Proxy`]: between a client and a server; delays, holes, cuts.
 
+mod admin;
 mod builder;
 mod certificates;
 mod cluster;
 mod error;
+mod faults;
 mod migration;
 mod name;
 mod ports;
@@ -30,7 +32,8 @@ pub use builder::ServerBuilder;
 pub use certificates::{Certificates, ServerCertificate};
 pub use cluster::{Cluster, ClusterBuilder, slot_of};
 pub use error::{Error, Result};
+pub use faults::{Fault, Traffic};
 pub use name::Name;
-pub use proxy::{Armed, Fault, Proxy, Traffic};
+pub use proxy::{Armed, Proxy};
 pub use reply::Reply;
 pub use server::Server;

@@ -1,47 +1,14 @@
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::faults::{Fault, Faults, Traffic};
 use super::ports::free_port;
 use super::relay::relay;
 use super::{Error, Result};
-
-/// What the [`Proxy`] does with connections.
-///
-/// A hole is for good: a connection that was once in one never carries another byte, whatever the
-/// mode becomes, as no network ever loses a part of a stream and goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Traffic {
-    /// Everything passes.
-    Pass,
-    /// Each piece of an answer comes this much later.
-    Delay(Duration),
-    /// Requests and answers are swallowed, on the connections of now and on new ones.
-    HoleBoth,
-    /// Requests arrive and are executed, answers are swallowed.
-    HoleReplies,
-    /// New connections are refused; those of now pass.
-    Refuse,
-}
-
-/// What happens to the one connection whose request was waited for, see [`Proxy::arm`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Fault {
-    /// The connection is cut, and the server never sees the request.
-    CutBefore,
-    /// The server executes the request, then the connection is cut without an answer.
-    CutAfter,
-    /// The server executes the request, half of its answer passes, then the connection is cut.
-    CutReply,
-    /// The server executes the request; no answer ever comes, and the connection stays open.
-    HoleReply,
-}
 
 /// A fault that waits for its request.
 #[derive(Debug)]
@@ -81,40 +48,8 @@ impl Armed {
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
-    shared: Arc<Shared>,
+    faults: Arc<Faults>,
     task: JoinHandle<()>,
-}
-
-#[derive(Debug)]
-pub(super) struct Shared {
-    pub(super) mode: watch::Sender<Traffic>,
-    /// Grows with every [`Proxy::cut_all`].
-    pub(super) cuts: watch::Sender<u64>,
-    pub(super) requests: watch::Sender<u64>,
-    connections: watch::Sender<u64>,
-    armed: Mutex<Vec<Waiting>>,
-}
-
-#[derive(Debug)]
-pub(super) struct Waiting {
-    needle: Vec<u8>,
-    pub(super) fault: Fault,
-    pub(super) done: oneshot::Sender<()>,
-}
-
-impl Shared {
-    fn armed(&self) -> MutexGuard<'_, Vec<Waiting>> {
-        self.armed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The fault that waited for this request, if any did.
-    pub(super) fn take_fault(&self, request: &[u8]) -> Option<Waiting> {
-        let mut armed = self.armed();
-        let found = armed.iter().position(|waiting| {
-            request.windows(waiting.needle.len()).any(|part| part == waiting.needle)
-        })?;
-        Some(armed.remove(found))
-    }
 }
 
 impl Proxy {
@@ -134,15 +69,9 @@ impl Proxy {
             bound = bind(port).await;
         }
         let listener = bound.map_err(|error| Error::io("the proxy cannot listen", error))?;
-        let shared = Arc::new(Shared {
-            mode: watch::Sender::new(Traffic::Pass),
-            cuts: watch::Sender::new(0),
-            requests: watch::Sender::new(0),
-            connections: watch::Sender::new(0),
-            armed: Mutex::default(),
-        });
-        let task = tokio::spawn(serve(listener, port, upstream, Arc::clone(&shared)));
-        Ok(Self { port, shared, task })
+        let faults = Arc::new(Faults::default());
+        let task = tokio::spawn(serve(listener, port, upstream, Arc::clone(&faults)));
+        Ok(Self { port, faults, task })
     }
 
     /// The port on 127.0.0.1.
@@ -159,44 +88,42 @@ impl Proxy {
 
     /// Changes what happens from now on.
     pub fn set(&self, mode: Traffic) {
-        self.shared.mode.send_replace(mode);
+        self.faults.mode.send_replace(mode);
     }
 
     /// Cuts every connection of now.
     pub fn cut_all(&self) {
-        self.shared.cuts.send_modify(|cuts| *cuts += 1);
+        self.faults.cuts.send_modify(|cuts| *cuts += 1);
     }
 
     /// Lets `fault` happen, once, to the next request that holds `needle` (a part of its key, say).
     /// Plain text only: the proxy cannot read TLS.
     #[must_use]
     pub fn arm(&self, needle: impl AsRef<[u8]>, fault: Fault) -> Armed {
-        let (done, fired) = oneshot::channel();
-        self.shared.armed().push(Waiting { needle: needle.as_ref().to_vec(), fault, done });
-        Armed(fired)
+        Armed(self.faults.arm(needle.as_ref(), fault))
     }
 
     /// How many connections were accepted so far.
     #[must_use]
     pub fn connections(&self) -> u64 {
-        *self.shared.connections.borrow()
+        *self.faults.connections.borrow()
     }
 
     /// How many requests came so far (with TLS: pieces), those of the handshake among them.
     #[must_use]
     pub fn requests(&self) -> u64 {
-        *self.shared.requests.borrow()
+        *self.faults.requests.borrow()
     }
 
     /// Returns once `count` requests have come in all.
     pub async fn wait_for_requests(&self, count: u64) {
         // The sender lives in `self`: no error is possible.
-        let _ = self.shared.requests.subscribe().wait_for(|seen| *seen >= count).await;
+        let _ = self.faults.requests.subscribe().wait_for(|seen| *seen >= count).await;
     }
 
     /// Returns once `count` connections have been accepted in all.
     pub async fn wait_for_connections(&self, count: u64) {
-        let _ = self.shared.connections.subscribe().wait_for(|seen| *seen >= count).await;
+        let _ = self.faults.connections.subscribe().wait_for(|seen| *seen >= count).await;
     }
 }
 
@@ -211,8 +138,8 @@ async fn bind(port: u16) -> std::io::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await
 }
 
-async fn serve(first: TcpListener, port: u16, upstream: u16, shared: Arc<Shared>) {
-    let mut mode = shared.mode.subscribe();
+async fn serve(first: TcpListener, port: u16, upstream: u16, faults: Arc<Faults>) {
+    let mut mode = faults.mode.subscribe();
     let mut listener = Some(first);
     let mut relays = JoinSet::new();
     loop {
@@ -231,8 +158,8 @@ async fn serve(first: TcpListener, port: u16, upstream: u16, shared: Arc<Shared>
         tokio::select! {
             changed = mode.changed() => if changed.is_err() { return },
             accepted = accept => if let Ok((client, _)) = accepted {
-                shared.connections.send_modify(|count| *count += 1);
-                relays.spawn(relay(client, upstream, Arc::clone(&shared)));
+                faults.connections.send_modify(|count| *count += 1);
+                relays.spawn(relay(client, upstream, Arc::clone(&faults)));
             },
             Some(_) = relays.join_next() => {}
         }

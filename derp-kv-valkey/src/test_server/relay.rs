@@ -6,18 +6,18 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::proxy::{Fault, Shared, Traffic, Waiting};
+use super::faults::{Fault, Faults, Traffic, Waiting};
 use super::requests::Requests;
 
 /// Carries one connection until either side ends it, or a fault does.
-pub(super) async fn relay(client: TcpStream, upstream: u16, shared: Arc<Shared>) {
-    let mut cuts = shared.cuts.subscribe();
+pub(super) async fn relay(client: TcpStream, upstream: u16, faults: Arc<Faults>) {
+    let mut cuts = faults.cuts.subscribe();
     let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, upstream)).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    let mode = shared.mode.subscribe();
+    let mode = faults.mode.subscribe();
     // Dropping both sockets is the cut.
     tokio::select! {
-        _ = carry(client, server, &shared, mode) => {}
+        _ = carry(client, server, &faults, mode) => {}
         _ = cuts.changed() => {}
     }
 }
@@ -25,7 +25,7 @@ pub(super) async fn relay(client: TcpStream, upstream: u16, shared: Arc<Shared>)
 async fn carry(
     mut client: TcpStream,
     mut server: TcpStream,
-    shared: &Shared,
+    faults: &Faults,
     mut mode: watch::Receiver<Traffic>,
 ) -> std::io::Result<()> {
     let mut hole = Hole::default();
@@ -40,9 +40,9 @@ async fn carry(
                 let read = read?;
                 if read == 0 { return Ok(()) }
                 for request in requests.push(&up[..read]) {
-                    shared.requests.send_modify(|count| *count += 1);
+                    faults.requests.send_modify(|count| *count += 1);
                     if hole.both { continue }
-                    let Some(waiting) = shared.take_fault(&request) else {
+                    let Some(waiting) = faults.take_fault(&request) else {
                         server.write_all(&request).await?;
                         continue;
                     };

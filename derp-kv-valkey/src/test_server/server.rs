@@ -4,15 +4,11 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
 
-use super::builder::ServerBuilder;
+use super::admin::Admin;
 use super::ports::{free_port, random};
 use super::process::{self, Process};
-use super::reply::Admin;
 use super::temp_dir::TempDir;
-use super::{Error, Reply, Result};
-
-/// The user that the kit itself logs in as.
-pub(super) const ADMIN: &str = "test-server-admin";
+use super::{Error, Reply, Result, ServerBuilder};
 
 /// A guard against a server that hangs, not a measure.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -74,7 +70,7 @@ impl Server {
         ServerBuilder::default()
     }
 
-    pub(super) async fn launch(builder: ServerBuilder) -> Result<Self> {
+    async fn launch(builder: ServerBuilder) -> Result<Self> {
         let binary = process::binary()?;
         let major = process::major(&binary)?;
         for _ in 0..20 {
@@ -284,5 +280,16 @@ impl Server {
 
     fn process_mut(&mut self) -> Result<&mut Process> {
         self.process.as_mut().ok_or_else(|| Error::new("the server is not running"))
+    }
+}
+
+impl ServerBuilder {
+    /// Starts the server and waits until it answers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Server::start`].
+    pub async fn start(self) -> Result<Server> {
+        Server::launch(self).await
     }
 }
