@@ -4,13 +4,13 @@
 //! |---|---|
 //! | a test for each law on my store | a [`Harness`] and [`conformance_tests!`] |
 //! | to know the laws | [the list of them](the_laws), [`LAWS`] |
-//! | to run one law, or all of them in a program | [`run_law`], [`run_all`] |
-//! | to publish the result | [`Report`], which is JSON by `serde`, and [`Report::badge`] |
-//! | to declare what my store cannot keep | [`Profile::deviates`] |
+//! | to run one law, or all laws, in a program | [`run_law`], [`run_all`] |
+//! | to publish the result | [`Report`], which `serde` writes as JSON, and [`Report::badge`] |
+//! | to declare a law that my store cannot keep | [`Profile::deviates`] |
 //! | a store behind a server | [`ChildServer`], [`Shared`], [`Proxy`], [`fresh_prefix`] |
 //! | a backend on SQL | [the guide to it](a_backend_on_sql) |
-//! | a service's test in which a call of the store fails | [`FaultStore`] |
-//! | a test that counts the calls of the store | [`CountingStore`] |
+//! | to test a service while a call of the store fails | [`FaultStore`] |
+//! | to count the calls of the store in a test | [`CountingStore`] |
 //!
 #![doc = include_str!("../README.md")]
 #![allow(clippy::future_not_send, reason = "a case is driven where its guard is, by `block_on`")]

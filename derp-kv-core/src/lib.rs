@@ -1,29 +1,29 @@
 //! One async key-value trait, [`KvStore`], and the helpers that web back ends need on top of it.
 //!
-//! A backend is a crate of its own: `derp-kv-memory`, `derp-kv-valkey`, or yours, which
-//! `derp-kv-conformance` proves. The helpers are functions over any store that is `Clone`, and methods of
-//! [`KvStoreExt`]. Each is written once, and keeps its promises on every backend that keeps the laws of the
-//! trait.
+//! Each backend is a crate: `derp-kv-memory` for one process, `derp-kv-valkey` for a Valkey server or
+//! cluster, or your own, which `derp-kv-conformance` tests. The helpers are methods of [`KvStoreExt`], and
+//! functions over any store that is `Clone`. They keep their promises on every backend that keeps the laws
+//! of the trait, which are the promises in its documentation.
 //!
 //! | I want | use |
 //! |---|---|
 //! | to read, write, count, compare and swap | the methods of [`KvStore`] |
 //! | a cache whose misses make one query, in any number of processes | [`guarded_get`] |
 //! | a typed cache whose refreshes run in the background, with stale data where the origin fails | [`Cache`] |
-//! | to change what is cached, so that no computation under way brings the old value back | [`invalidate`], [`refresh`] |
+//! | to change a cached value, and no running computation brings the old one back | [`invalidate`], [`refresh`] |
 //! | an endpoint that runs once for each idempotency key | [`idempotent_execute`] |
 //! | to replay the whole response, with its status code and headers | [`Reply`], as the answer of the work |
-//! | to decide what becomes of an attempt that vanished | [`OnAbandoned`], [`idempotent_forget`], [`Attempt`] |
+//! | to decide what happens after an attempt that vanished, as in a crash | [`OnAbandoned`], [`idempotent_forget`], [`Attempt`] |
 //! | to handle each webhook at least once, or at most once | [`process_once`], [`already_processed`] |
-//! | a limit of calls: cheap, even or strict | [`rate_limit`] with a [`RateLimit`], [`RateLimiter`] |
+//! | a limit on calls: cheap, even or strict | [`rate_limit`] with a [`RateLimit`], [`RateLimiter`] |
 //! | the limits and the idempotency keys as layers of an HTTP service | the feature `tower`: `RateLimitLayer`, `IdempotencyLayer` |
 //! | one holder at a time | [`try_lock`], [`lock`] |
-//! | a store of its own for each tenant | [`Prefixed`] |
+//! | a separate store for each tenant | [`Prefixed`] |
 //! | something around every call, such as a deadline | [`Layered`] with a [`Layer`] |
 //! | to count what the helpers do | an [`Observer`] |
 //! | spans and events of the helpers in a trace or a log | the feature `tracing` |
 //! | to know what to do with an error | [`ErrorKind`], [`Error::may_have_applied`], [`Error::retry_after`] |
-//! | a backend of my own | an implementation of [`KvStore`]; the crates [`async_trait`], [`bytes`] and [`futures_core`] are re-exported in the versions that it needs |
+//! | a backend of my own | an implementation of [`KvStore`]; this crate re-exports [`async_trait`], [`bytes`] and [`futures_core`] in the versions that the trait needs |
 //!
 //! ```
 //! use std::time::Duration;
@@ -41,11 +41,11 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The repository has a user guide in `docs/guide/src`, with every option, code that runs, and what is not
-//! promised: `basic-operations.md`, `batches.md` and `other-primitives.md` are about the trait; `cache.md`,
-//! `idempotency.md`, `rate-limits.md`, `webhooks.md` and `locks.md` about the helpers; `errors.md`,
-//! `testing.md`, `observing.md` and `production.md` about a service that uses them; and
-//! `writing-a-backend.md` about a store of your own. `docs/http.md` lists what the layers answer.
+//! The repository has a user guide in `docs/guide/src`, with every option, with code that runs, and with
+//! the limits of each promise. `basic-operations.md`, `batches.md` and `other-primitives.md` are about the
+//! trait; `cache.md`, `idempotency.md`, `rate-limits.md`, `webhooks.md` and `locks.md` about the helpers;
+//! `errors.md`, `testing.md`, `observing.md` and `production.md` about a service that uses them;
+//! `writing-a-backend.md` about your own backend. `docs/http.md` lists the responses of the layers.
 
 // On docs.rs, which runs a nightly toolchain, what a feature brings is marked with its name.
 #![cfg_attr(docsrs, feature(doc_cfg))]

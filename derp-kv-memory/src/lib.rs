@@ -1,5 +1,5 @@
-//! The embedded in-memory backend of derp-kv: for unit tests, single processes and small
-//! deployments.
+//! The in-memory backend of derp-kv, a [`KvStore`](derp_kv_core::KvStore) inside of the process: for unit
+//! tests, single processes and small deployments.
 //!
 //! | I want | use |
 //! |---|---|
@@ -7,13 +7,13 @@
 //! | a memory bound at which cached values are evicted | [`MemoryConfig::max_bytes`](method@MemoryConfig::max_bytes), with [`OnFull::EvictCached`] |
 //! | a memory bound at which writes are refused | the same with [`OnFull::Reject`] |
 //! | the options from the table `[kv.memory]` of a `derp.toml` | [`MemoryConfig::from_toml_path`] |
-//! | the memory of expired keys back while nothing is written | [`MemoryConfig::sweep_every`](method@MemoryConfig::sweep_every) |
-//! | 24 hours to pass at once in a test | tokio's paused clock, or a [`ManualClock`] |
+//! | to free the memory of expired keys also while nothing is written | [`MemoryConfig::sweep_every`](method@MemoryConfig::sweep_every) |
+//! | to let 24 hours pass at once in a test | tokio's paused clock, or a [`ManualClock`] |
 //! | a cache, locks, rate limits, idempotency keys on it | the helpers of `derp-kv-core`: `KvStoreExt` |
 //!
-//! What coordinates callers is never evicted: locks, counters and records, which are written by `set_nx`,
-//! `incr` and `compare_and_*`. The operations are synchronous under a lock, so a dropped future leaves
-//! nothing half done.
+//! Locks, counters and records, which coordinate callers, are never evicted: these are the values that
+//! `set_nx`, `incr`, `compare_and_set` and `step` have written. Each operation runs synchronously under a
+//! lock, so a dropped future leaves nothing half done.
 //!
 //! ```
 //! use std::time::Duration;

@@ -1,5 +1,4 @@
-//! A [`KvStore`](derp_kv_core::KvStore) on a Valkey server or cluster, with a connection of its own that
-//! heals itself.
+//! A [`KvStore`](derp_kv_core::KvStore) on a Valkey server or cluster. Its connections heal themselves.
 //!
 //! | I want | use |
 //! |---|---|
@@ -8,7 +7,7 @@
 //! | the configuration from a URL, or in code | [`ValkeyConfig::from_url`], or setters on [`ValkeyConfig::default`] |
 //! | a cluster | [`ValkeyConfig::mode`] with [`Mode::Cluster`] |
 //! | TLS | [`ValkeyConfig::use_tls`], [`ValkeyConfig::ca_file`], [`ValkeyConfig::client_cert`] |
-//! | a password that changes | [`ValkeyConfig::password_from`] |
+//! | a password that changes, such as a token | [`ValkeyConfig::password_from`] |
 //! | calls that end sooner | [`ValkeyConfig::op_timeout`] |
 //! | a command that the trait has no method for | [`ValkeyStore::command`] |
 //! | a cache, locks, rate limits, idempotency keys on it | the helpers of `derp-kv-core`: `KvStoreExt` |
