@@ -4,22 +4,27 @@
 #
 #   scripts/api.sh [--check]
 #
-# It reads rustdoc's JSON, which only nightly toolchains write; NIGHTLY names another than `nightly`. The format changes
-# with them: scripts/public-api pins what can read it, and 2026-05-19 is the nightly that it was last used with.
+# It reads rustdoc's JSON, which only nightly toolchains write. The format changes with them: scripts/public-api pins
+# what can read it, and the nightly below was last used with it. NIGHTLY names another one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
 
-nightly=${NIGHTLY:-nightly}
+case ${1:-} in
+    --check | '') ;;
+    *) fail "the only argument is --check" ;;
+esac
+nightly=${NIGHTLY:-nightly-2026-05-19}
 cargo "+$nightly" --version >/dev/null 2>&1 \
-    || fail "rustdoc's JSON needs a nightly toolchain: rustup toolchain install nightly-2026-05-19 --profile minimal, then NIGHTLY=nightly-2026-05-19 $0"
+    || fail "rustdoc's JSON needs a nightly toolchain: rustup toolchain install $nightly --profile minimal, or name one that is there in NIGHTLY"
 
 # A directory of its own: another compiler would throw out what the tests have built.
 export CARGO_TARGET_DIR=$PWD/target/api
 cargo build --quiet --locked --manifest-path scripts/public-api/Cargo.toml
 
-folder=api
-if [ "${1:-}" = --check ]; then folder=$CARGO_TARGET_DIR/found; fi
+# The lists are replaced when all are written.
+folder=$CARGO_TARGET_DIR/found
+rm -rf "$folder"
 mkdir -p "$folder"
 # With the features that docs.rs shows.
 crates=$(cargo metadata --locked --no-deps --format-version 1 | python3 -c '
@@ -35,6 +40,9 @@ while read -r crate features; do
     say "$crate: $(wc -l <"$folder/$crate.txt") items"
 done <<<"$crates"
 
-if [ "$folder" != api ]; then
+if [ "${1:-}" = --check ]; then
     diff -ru api "$folder" >&2 || fail "the public interface is not what api/ says: run scripts/api.sh, and review what it changes there"
+else
+    mkdir -p api
+    mv "$folder"/*.txt api/
 fi

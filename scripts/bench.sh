@@ -78,7 +78,8 @@ suites() {
 glide() {
     local venv=target/glide
     if ! "$venv/bin/python" -c 'import glide' 2>/dev/null; then
-        { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet valkey-glide==2.5.3; } >&2 || {
+        { python3 -m venv "$venv" && "$venv/bin/pip" install --quiet --no-deps --only-binary :all: --require-hashes \
+            --requirement scripts/glide.txt; } >&2 || {
             echo "valkey-glide does not install here: it is left out" >&2
             return 0
         }

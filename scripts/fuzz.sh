@@ -3,12 +3,16 @@
 #
 #   scripts/fuzz.sh [SECONDS]   the input is then under derp-kv-valkey/fuzz/artifacts
 #
+# Installs cargo-fuzz into target/tools the first time.
+#
 # New inputs that reach new code are kept in fuzz/target; the small corpus that the tests replay stays as it is.
 set -euo pipefail
 cd "$(dirname "$0")/../derp-kv-valkey"
 
-if ! cargo fuzz --version >/dev/null 2>&1; then
-    cargo install cargo-fuzz --version 0.13.2 --locked
+version=0.13.2
+export PATH=$PWD/../target/tools/bin:$PATH
+if [ "$(cargo fuzz --version 2>/dev/null)" != "cargo-fuzz $version" ]; then
+    cargo install cargo-fuzz --version "$version" --locked --root ../target/tools
 fi
 found=fuzz/target/found
 mkdir -p "$found"

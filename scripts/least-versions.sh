@@ -10,7 +10,8 @@ export CARGO_TARGET_DIR=$target/least-versions
 copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 
-git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t "$copy"
+git ls-files -z --cached --others --exclude-standard \
+    | while IFS= read -r -d '' file; do if [ -e "$file" ]; then printf '%s\0' "$file"; fi; done | xargs -0 cp --parents -t "$copy"
 cd "$copy"
 rm Cargo.lock
 # What the service needs newer must not raise what the libraries are checked with.

@@ -61,14 +61,14 @@ if [ ${#verify[@]} -gt 0 ]; then
         for package in "$target"/package/*.crate; do
             tar -xzf "$package" -C "$unpacked"
             name=$(basename "$package" .crate)
-            printf '%s = { path = "%s" }\n' "${name%-*}" "$name"
+            printf '%s = { path = "%s" }\n' "${name%%-[0-9]*}" "$name"
         done
     } >"$unpacked/Cargo.toml"
     cp Cargo.lock "$unpacked/"
     names=()
     for package in "$unpacked"/derp-kv-*; do
         name=$(basename "$package")
-        names+=(--package "${name%-*}")
+        names+=(--package "${name%%-[0-9]*}")
     done
     CARGO_TARGET_DIR=$(realpath "$target") \
         cargo check --quiet --offline --lib --all-features --manifest-path "$unpacked/Cargo.toml" "${names[@]}"

@@ -22,6 +22,6 @@ if [ "$("$tool" semver-checks --version 2>/dev/null)" != "cargo-semver-checks $v
 fi
 # The features that docs.rs shows are all that are for users; `mutants` and `fuzzing` promise nothing.
 "$tool" semver-checks --baseline-rev "$baseline" --default-features --features tower,tracing --package derp-kv-core
-"$tool" semver-checks --baseline-rev "$baseline" --default-features --features test-server --package derp-kv-valkey
+"$tool" semver-checks --baseline-rev "$baseline" --default-features --features test-server,tracing --package derp-kv-valkey
 "$tool" semver-checks --baseline-rev "$baseline" --default-features \
     --package derp-kv-memory --package derp-kv-conformance

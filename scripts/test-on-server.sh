@@ -5,13 +5,15 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Without a certificate no server starts with TLS. What it says tells whether it could with one.
+# Without a certificate no server starts with TLS. A server with TLS says that it lacks one, and a server without TLS
+# that it does not know the option.
 refused=$(timeout 10 "$VALKEY_SERVER" --port 0 --tls-port 1 --save '' 2>&1 || true)
 has_tls=
-if [[ $refused == *tls-cert-file* ]]; then has_tls=1; fi
-if [ -z "$has_tls" ]; then
-    echo "$VALKEY_SERVER has no TLS: the TLS tests are left out"
-fi
+case $refused in
+    *tls-cert-file*) has_tls=1 ;;
+    *tls-port*) echo "$VALKEY_SERVER has no TLS: the TLS tests are left out" ;;
+    *) printf '%s\n' "$refused" >&2 && echo "$VALKEY_SERVER does not say whether it has TLS" >&2 && exit 1 ;;
+esac
 
 targets=()
 for file in derp-kv-valkey/tests/*.rs; do

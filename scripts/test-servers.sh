@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
 # Runs the Valkey backend's tests on every server that can be had, which takes about ten minutes a
 # server, and writes the table "Works with" into README.md. Arguments choose some of the servers by
-# their variables (VALKEY_SERVER VALKEY_9_SERVER VALKEY_8_1_SERVER REDIS_6_SERVER ..); the rows of
-# the others stay as the last run on them left them.
+# their variables (VALKEY_SERVER VALKEY_9_SERVER VALKEY_8_1_SERVER REDIS_6_SERVER ..). The new row of a server takes
+# the place of the row with its name and its minor version; all other rows stay.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/common.sh
 
-rows=target/servers/rows
-mkdir -p "$rows"
+mkdir -p target/servers
 status=0
 
 variables=(VALKEY_9_SERVER VALKEY_8_1_SERVER VALKEY_SERVER REDIS_NEW_SERVER REDIS_8_SERVER
@@ -59,18 +58,16 @@ for variable in "${variables[@]}"; do
     began=$SECONDS
     log=target/servers/$variable.log
     VALKEY_SERVER=$server scripts/test-on-server.sh --no-fail-fast >"$log" 2>&1 || status=1
-    row "$server" "$log" >"$rows/$variable"
-    say "$(cat "$rows/$variable") $((SECONDS - began)) s, $log"
+    row=$(row "$server" "$log")
+    say "$row $((SECONDS - began)) s, $log"
+    # A run in which no law was tested says nothing about the server.
+    if [[ $row == *"| 0 of 0 | 0 of 0 |"* ]]; then status=1; continue; fi
+    awk -v row="$row" '
+        function name(line) { split(line, cells, "|"); sub(/\.[0-9]+ *$/, "", cells[2]); return cells[2] }
+        /^<!-- servers:end -->$/ { if (!written) print row; inside = 0 }
+        inside && name($0) == name(row) { $0 = row; written = 1 }
+        { print }
+        /^<!-- servers:begin -->$/ { inside = 1 }' README.md >target/servers/README.md
+    cp target/servers/README.md README.md
 done
-
-table=$(
-    echo '| server | standalone: laws | cluster: laws | faults | other tests | run on | does not work |'
-    echo '|---|---|---|---|---|---|---|'
-    for variable in "${variables[@]}"; do cat "$rows/$variable" 2>/dev/null || true; done
-)
-awk -v table="$table" '
-    /^<!-- servers:end -->$/ { inside = 0 }
-    !inside { print }
-    /^<!-- servers:begin -->$/ { print table; inside = 1 }' README.md >target/servers/README.md
-cp target/servers/README.md README.md
 exit "$status"

@@ -17,6 +17,8 @@ servers=$(scripts/install-valkey.sh)
 eval "$servers"
 browser=$(scripts/install-chromium.sh)
 eval "$browser"
+redis=$(scripts/install-servers.sh REDIS_6_SERVER)
+eval "$redis"
 export VALKEY_SERVER POSTGRES_BIN CHROMIUM CHROMEDRIVER
 
 echo "== all tests, with $("$VALKEY_SERVER" --version) and $("$POSTGRES_BIN/postgres" --version)"
@@ -28,7 +30,5 @@ echo "== the tests on a server again, with $("$VALKEY_9_SERVER" --version)"
 LEAVE_OUT='chaos config decoder_memory identity names odd_answers odd_maps runtimes settings stalls' \
     VALKEY_SERVER=$VALKEY_9_SERVER scripts/test-on-server.sh
 
-redis=$(scripts/install-servers.sh REDIS_6_SERVER)
-eval "$redis"
 echo "== the laws on the oldest server that is supported, $("$REDIS_6_SERVER" --version)"
 VALKEY_SERVER=$REDIS_6_SERVER cargo test --locked --workspace --test conformance_standalone

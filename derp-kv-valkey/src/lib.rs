@@ -47,7 +47,7 @@ mod observe;
 mod ops;
 mod protocol;
 mod store;
-#[cfg(feature = "test-server")]
+#[cfg(all(feature = "test-server", unix))]
 pub mod test_server;
 
 pub use cluster::stats::ValkeyStats;

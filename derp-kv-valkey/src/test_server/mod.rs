@@ -1,6 +1,6 @@
 //! Real servers for tests: standalone, cluster, TLS, and a proxy that makes faults.
 //!
-//! Needs the feature `test-server`, and a `valkey-server` on `PATH` (or its path in
+//! Needs the feature `test-server`, Unix, and a `valkey-server` on `PATH` (or its path in
 //! `VALKEY_SERVER`). Everything runs on free loopback ports in directories of its own, keeps nothing
 //! on disk, and ends with the value that holds it: when it is dropped, when the test panics, and
 //! also when the test process is killed.
