@@ -70,7 +70,9 @@ fn the_laws_that_it_names_are_there() {
     let (_, guarantees) = README.split_once("## What is guaranteed").expect("the section");
     let (guarantees, _) = guarantees.split_once("\n## ").expect("its end");
     let names: Vec<_> = guarantees.split('`').skip(1).step_by(2).collect();
-    let patterns = names.iter().filter(|name| name.contains("::") || name.ends_with("_*"));
+    // A law's id has small letters only; `OnAbandoned::Reject` is none.
+    let small = names.iter().filter(|name| !name.contains(char::is_uppercase));
+    let patterns = small.filter(|name| name.contains("::") || name.ends_with("_*"));
     let mut looked_for = 0;
     for pattern in patterns {
         looked_for += 1;

@@ -27,7 +27,7 @@ pub enum OnStoreError {
 /// | [`stale`](Self::stale) | none | for how long beyond its TTL a value is served |
 /// | [`early`](Self::early) | none | the share of the TTL after which one caller refreshes |
 /// | [`jitter`](Self::jitter) | 0 | the largest share by which a TTL is shortened at random |
-/// | [`backoff`](Self::backoff) | 10 s with `stale` or `early`, else 0 | how long a computation that failed is not tried again |
+/// | [`backoff`](Self::backoff) | 10 s with `stale`; without it 10 s for an `early` refresh, and 0 for a missing value | how long a computation that failed is not tried again |
 /// | [`soft_timeout`](Self::soft_timeout) | 0 | how long the caller that begins a refresh waits for it; only for `Cache` |
 /// | [`lock_ttl`](Self::lock_ttl) | 2 s | how long a lock outlives a holder that crashed |
 /// | [`retry_delay`](Self::retry_delay) | 50 ms | how long it takes at most until waiting callers see a stored value |

@@ -63,7 +63,11 @@ fn main() -> Result<()> {
 
     let mut page = String::new();
     writeln!(page, "# Benchmarks\n")?;
-    writeln!(page, "`scripts/bench.sh` has measured everything here and written this page.\n")?;
+    writeln!(
+        page,
+        "`scripts/bench.sh` has measured what is here and written this page, except where a table compares \"before\" \
+         with\n\"after\": that was measured once, by the command that stands there.\n"
+    )?;
     writeln!(page, "## How it was measured\n\n{}\n", machine())?;
     writeln!(
         page,
