@@ -35,6 +35,12 @@ pub(crate) struct OnValkey<P>(PhantomData<P>);
 
 impl<P: Place> OnValkey<P> {
     pub(crate) const NEW: Self = Self(PhantomData);
+
+    /// The laws write up to 66,000 keys in a call, through a proxy and past a subscriber, both in a debug build: a busy
+    /// machine may take longer for that than the deadline that services have by default.
+    async fn config() -> Result<ValkeyConfig, BoxError> {
+        Ok(P::config().await?.op_timeout(Duration::from_secs(10)))
+    }
 }
 
 #[async_trait]
@@ -45,7 +51,7 @@ impl<P: Place> Harness for OnValkey<P> {
     /// A law fails as well where a key of its own is told to a subscriber of `tracing`.
     async fn open(&self) -> Result<(Self::Store, Self::Guard), BoxError> {
         hush::listen();
-        let (mut config, mut guard) = (P::config().await?, None);
+        let (mut config, mut guard) = (Self::config().await?, None);
         if let Some(port) = P::plain_port().await? {
             // The network does not stand still where a law blocks its own threads.
             let proxy = shared_runtime().spawn(Proxy::start(port)).await??;
@@ -63,7 +69,7 @@ impl<P: Place> Harness for OnValkey<P> {
         store: &Self::Store,
         _: &mut Self::Guard,
     ) -> Result<Self::Store, BoxError> {
-        Ok(Prefixed::new(ValkeyStore::connect(P::config().await?).await?, store.prefix()))
+        Ok(Prefixed::new(ValkeyStore::connect(Self::config().await?).await?, store.prefix()))
     }
 
     async fn sever(
