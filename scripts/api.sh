@@ -27,13 +27,8 @@ folder=$CARGO_TARGET_DIR/found
 rm -rf "$folder"
 mkdir -p "$folder"
 # With the features that docs.rs shows.
-crates=$(cargo metadata --locked --no-deps --format-version 1 | python3 -c '
-import json, sys
-for package in json.load(sys.stdin)["packages"]:
-    if package["publish"] != []:
-        shown = ((package["metadata"] or {}).get("docs") or {}).get("rs") or {}
-        print(package["name"], ",".join(shown.get("features", [])))')
-while read -r crate features; do
+crates=$(published)
+while read -r crate _ features; do
     RUSTDOCFLAGS='-Z unstable-options --output-format json --cap-lints allow' \
         cargo "+$nightly" doc --quiet --locked --lib --no-deps --package "$crate" --features "$features"
     "$CARGO_TARGET_DIR/debug/public-api-of" "$CARGO_TARGET_DIR/doc/${crate//-/_}.json" >"$folder/$crate.txt"

@@ -9,49 +9,75 @@ is_debian() { [ -r /etc/os-release ] && (. /etc/os-release && [ "${ID:-}" = debi
 # Nothing can be broken for anybody there: a container, or a machine that no service manager runs.
 is_container() { [ -e /.dockerenv ] || [ -e /run/.containerenv ] || [ ! -d /run/systemd/system ]; }
 
+# Each published crate on a line: its name, the Rust that it needs, and the features that docs.rs shows, with commas.
+published() {
+    cargo metadata --locked --no-deps --format-version 1 | python3 -c '
+import json, sys
+for package in json.load(sys.stdin)["packages"]:
+    if package["publish"] != []:
+        shown = ((package["metadata"] or {}).get("docs") or {}).get("rs") or {}
+        print(package["name"], package["rust_version"], ",".join(shown.get("features", [])))'
+}
+
+# debian_source SUITE..: for each a line of apt's sources, from where the packages of this release come.
+debian_source() {
+    local codename site suite
+    codename=$(. /etc/os-release && printf %s "${VERSION_CODENAME:-}")
+    site=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE) $(CODENAME)' 'Created-By: Packages' \
+        | awk -v release="$codename" '($2 == release || $3 == release) && !found++ { print $1 }')
+    [ -n "$site" ] || { say "no Debian source is configured for $codename"; return 1; }
+    for suite; do
+        printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$site" "$suite"
+    done
+}
+
+# Whether the one who sits at the terminal agrees.
+ask() {
+    local answer= patience=()
+    printf 'Go ahead? [y/N] ' >/dev/tty
+    # In a container a terminal may have nobody before it, who would then be waited for without end.
+    if is_container && [ "$(id -u)" = 0 ]; then patience=(-t 60); fi
+    read -r "${patience[@]}" answer </dev/tty || {
+        # Only the end of the minute has a status above 128; the end of the input is no answer.
+        if [ $? -gt 128 ]; then say "no answer for a minute, in a container: goes ahead" && return; fi
+    }
+    [[ $answer == [yY] || $answer == [yY][eE][sS] ]]
+}
+
+# Whether the system may be changed: by DERP_KV_YES=1 (what `--yes` sets) or CI, by an answer on the terminal, or, where
+# there is no terminal, by root in a container. DERP_KV_YES=0 is a no that is final.
+may_change() {
+    local said=${DERP_KV_YES:-}
+    case ${CI:-} in
+        '' | 0 | false) ;;
+        *) said=${said:-1} ;;
+    esac
+    case $said in
+        1 | [yY] | [yY][eE][sS] | [tT][rR][uU][eE]) return ;;
+        0 | [nN] | [nN][oO] | [fF][aA][lL][sS][eE]) return 1 ;;
+        '') ;;
+        *) fail "DERP_KV_YES must be 1 or 0" ;;
+    esac
+    if [ -t 0 ] && { : </dev/tty; } 2>/dev/null; then
+        ask
+    else
+        [ "$(id -u)" = 0 ] && is_container
+    fi
+}
+
 # allow CHANGE..: nothing of the system (its packages, its package sources) is changed before this was called with
-# what will be changed. It goes ahead where that was allowed: by DERP_KV_YES=1 (what `--yes` sets) or CI, by an answer
-# on the terminal, or, where there is no terminal, by root in a container. Otherwise it fails and says how to allow it.
-# DERP_KV_YES=0 is a no that is final.
+# what will be changed. It fails, and says how to allow it, unless that was allowed.
 agreed=
 allow() {
-    local change new=() answer
+    local change new=()
     for change; do
         [[ $'\n'$agreed == *$'\n'$change$'\n'* ]] || new+=("$change")
     done
     [ ${#new[@]} -gt 0 ] || return 0
     say "the system is to be changed:"
     printf '  - %s\n' "${new[@]}" >&2
-    case ${CI:-} in
-        '' | 0 | false) answer=${DERP_KV_YES:-} ;;
-        *) answer=${DERP_KV_YES:-1} ;;
-    esac
-    case $answer in
-        1 | [yY] | [yY][eE][sS] | [tT][rR][uU][eE]) ;;
-        0 | [nN] | [nN][oO] | [fF][aA][lL][sS][eE])
-            fail "nothing was changed, since DERP_KV_YES says no. Install it by hand, or allow it with DERP_KV_YES=1"
-            ;;
-        '')
-            if [ -t 0 ] && { : </dev/tty; } 2>/dev/null; then
-                printf 'Go ahead? [y/N] ' >/dev/tty
-                answer=
-                # In a container a terminal may have nobody before it, who would then be waited for without end.
-                if is_container && [ "$(id -u)" = 0 ]; then
-                    # Only the end of the minute has a status above 128; the end of the input is no answer.
-                    read -r -t 60 answer </dev/tty || {
-                        if [ $? -gt 128 ]; then answer=y && say "no answer for a minute, in a container: goes ahead"; fi
-                    }
-                else
-                    read -r answer </dev/tty || true
-                fi
-                [[ $answer == [yY] || $answer == [yY][eE][sS] ]] \
-                    || fail "nothing was changed. Install it by hand, or allow it with DERP_KV_YES=1 (or --yes, where the script takes it)"
-            elif ! { [ "$(id -u)" = 0 ] && is_container; }; then
-                fail "nothing was changed, since nobody can be asked. Install it by hand, or allow it with DERP_KV_YES=1 (or --yes, where the script takes it)"
-            fi
-            ;;
-        *) fail "DERP_KV_YES must be 1 or 0" ;;
-    esac
+    may_change \
+        || fail "nothing was changed. Install it by hand, or allow it: with an answer on a terminal, DERP_KV_YES=1, or --yes where the script takes it"
     command -v sudo >/dev/null || [ "$(id -u)" = 0 ] || fail "packages are installed by root: install sudo, or run this as root"
     agreed+=$(printf '%s\n' "${new[@]}")$'\n'
 }

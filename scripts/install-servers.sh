@@ -18,16 +18,11 @@ debian() {
         say "this is not Debian: install redis-server 7 and 8 (redis.io), redict and valkey-server 8.1, and name each in its variable, such as REDIS_7_SERVER"
         return 1
     fi
-    local dir=$servers/$1 suites=$2 server=$3 package=$4 site suite deb loader
-    site=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 'Created-By: Packages' \
-        | sed -n "s| $VERSION_CODENAME\$||p" | head -n 1)
-    [ -n "$site" ] || { say "no Debian source is configured for $VERSION_CODENAME"; return 1; }
+    local dir=$servers/$1 suites=$2 server=$3 package=$4 deb loader
     rm -rf "$dir"
     mkdir -p "$dir/apt/lists/partial" "$dir/apt/cache/archives/partial" "$dir/root"
     touch "$dir/apt/status"
-    for suite in $suites; do
-        printf 'deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] %s %s main\n' "$site" "$suite"
-    done >"$dir/apt/sources.list"
+    debian_source $suites >"$dir/apt/sources.list" || return
     # Without this a package of experimental is never chosen.
     printf 'Package: %s\nPin: release a=experimental\nPin-Priority: 990\n' "$package" >"$dir/apt/preferences"
     cat >"$dir/apt/apt.conf" <<CONF
@@ -94,7 +89,6 @@ for variable; do
         *) fail "$variable names no server: see the end of $0" ;;
     esac
 done
-VERSION_CODENAME=$(. /etc/os-release 2>/dev/null && printf %s "${VERSION_CODENAME:-}") || true
 provide VALKEY_8_1_SERVER valkey-8.1/valkey-server valkey_8_1
 provide REDIS_6_SERVER redis-6/redis-server redis_6
 provide REDIS_7_SERVER redis-7/redis-server redis_7

@@ -26,12 +26,7 @@ major() { "$1" --version 2>/dev/null | sed -n 's/.* v=\([0-9]*\)\..*/\1/p'; }
 backports=/etc/apt/sources.list.d/derp-kv-backports.list
 enable_backports() {
     local source
-    source=$(apt-get indextargets --format '$(REPO_URI) $(CODENAME) $(COMPONENT)' 'Created-By: Packages' \
-        | awk -v release="$1" -v keys=/usr/share/keyrings/debian-archive-keyring.gpg '
-            $2 == release && $3 == "main" && !found++ {
-                print "deb [signed-by=" keys "] " $1 " " release "-backports main"
-            }')
-    [ -n "$source" ] || fail "no source of apt has $1 main: install valkey-server 8 and set VALKEY_SERVER"
+    source=$(debian_source "$1-backports") || fail "install valkey-server 8 and set VALKEY_SERVER"
     printf '%s\n' "$source" | as_root tee "$backports" >/dev/null
     as_root apt-get update >&2 || {
         as_root rm -f "$backports"

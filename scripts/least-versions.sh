@@ -11,7 +11,10 @@ copy=$(mktemp -d)
 trap 'rm -rf "$copy"' EXIT
 
 git ls-files -z --cached --others --exclude-standard \
-    | while IFS= read -r -d '' file; do if [ -e "$file" ]; then printf '%s\0' "$file"; fi; done | xargs -0 cp --parents -t "$copy"
+    | while IFS= read -r -d '' file; do
+        # One that was deleted and not committed is listed, too.
+        if [ -e "$file" ]; then cp --parents -t "$copy" "$file"; fi
+    done
 cd "$copy"
 rm Cargo.lock
 # What the service needs newer must not raise what the libraries are checked with.

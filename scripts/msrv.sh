@@ -11,14 +11,10 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/msrv
 command -v rustup >/dev/null \
     || fail "older toolchains are chosen by rustup, which is not on PATH: install it (https://rustup.rs)"
 
-versions=$(cargo metadata --locked --no-deps --format-version 1 | python3 -c '
-import json, sys
-for package in json.load(sys.stdin)["packages"]:
-    if package["publish"] != []:
-        print(package["name"], package["rust_version"])')
-while read -r package version; do
+crates=$(published)
+while read -r package version _; do
     cargo "+$version" --version >/dev/null 2>&1 \
         || fail "Rust $version is not installed: rustup toolchain install $version --profile minimal"
     say "$package with Rust $version"
     cargo "+$version" check --quiet --locked --lib --all-features --package "$package"
-done <<<"$versions"
+done <<<"$crates"

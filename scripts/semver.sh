@@ -21,7 +21,7 @@ if [ "$("$tool" semver-checks --version 2>/dev/null)" != "cargo-semver-checks $v
     cargo install cargo-semver-checks --version "$version" --locked --root target/tools
 fi
 # The features that docs.rs shows are all that are for users; `mutants` and `fuzzing` promise nothing.
-"$tool" semver-checks --baseline-rev "$baseline" --default-features --features tower,tracing --package derp-kv-core
-"$tool" semver-checks --baseline-rev "$baseline" --default-features --features test-server,tracing --package derp-kv-valkey
-"$tool" semver-checks --baseline-rev "$baseline" --default-features \
-    --package derp-kv-memory --package derp-kv-conformance
+crates=$(published)
+while read -r crate _ features; do
+    "$tool" semver-checks --baseline-rev "$baseline" --default-features ${features:+--features "$features"} --package "$crate"
+done <<<"$crates"
