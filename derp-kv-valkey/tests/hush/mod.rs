@@ -35,7 +35,7 @@ pub(crate) fn leaks() -> Vec<String> {
 /// Panics, so that the call that tells fails, and keeps it for where nobody notices.
 pub(crate) fn hear(place: impl fmt::Display, text: &str) {
     TOLD.fetch_add(1, Ordering::Relaxed);
-    if text.contains(SECRET) {
+    if text.to_ascii_lowercase().contains(&SECRET.to_ascii_lowercase()) {
         LEAKS.lock().unwrap().push(format!("{place}: {text}"));
         panic!("{place} shows a secret");
     }
@@ -54,7 +54,7 @@ impl Visit for Heard {
     fn record_u64(&mut self, _: &Field, _: u64) {}
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        hear(field, &format!("{value:?}"));
+        hear(field, &format!("{value:?} {value:#?}"));
     }
 }
 
